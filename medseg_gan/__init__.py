@@ -1,3 +1,22 @@
 """Generative networks that label: DatasetGAN and its relatives on MONAI."""
 
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+# Imported on first use: `import medseg_gan` and the command line's --help stay free of torch.
+_EXPORTS = {
+    "run_recipe": "medseg_gan.api",
+    "rebuild_report": "medseg_gan.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module medseg_gan has no attribute {name}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

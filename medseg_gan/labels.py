@@ -84,7 +84,6 @@ def lookup_table(name: str) -> LabelTable:
         MedsegError: there is none of that name.
     """
     if name not in LABEL_TABLES:
-        raise MedsegError(
-            f"there is no label table {name!r}, wanted one of {', '.join(LABEL_TABLES)}{did_you_mean(name, LABEL_TABLES)}"
-        )
+        hint = did_you_mean(name, LABEL_TABLES)
+        raise MedsegError(f"there is no label table {name!r}, wanted one of {', '.join(LABEL_TABLES)}{hint}")
     return LABEL_TABLES[name]

@@ -1,0 +1,333 @@
+"""The file round trip of annotation: images out, painted masks in; nothing guessed, no mask of a person overwritten.
+
+A folder of annotation holds
+
+    README.txt  labels.txt (ITK-SNAP)  labels.ctbl (3D Slicer)  manifest.json
+    images/0003-1a2b3c4d.png        the window as 8-bit grey, to look at or paint on
+    images/0003-1a2b3c4d.nii.gz     the same slice in HU
+    images/stack-0a1b2c3d.nii.gz    all slices exported together, in HU
+    masks/                          where the person saves masks, each under the name of its image or stack
+    rejected.txt                    (optional) numbers of images that show no plausible anatomy, one per line
+
+The eight digits are the start of the image's sha256, so a mask carries the hash of the image it was painted on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from medseg_gan.annotate.masks import read_mask
+from medseg_gan.atomic import atomic_path, read_json, save_png, write_json, write_text
+from medseg_gan.errors import MedsegError, WaitingForPerson
+from medseg_gan.labels import UNLABELLED, LabelTable
+
+SHOWN = 6
+"""Missing masks named in the message; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What a person made of the exported images, in the order of their numbers.
+
+    Attributes:
+        labels: `(N, H, W)` uint8 class ids; 255 everywhere where rejected.
+        accepted: `(N,)` bool; False where the person listed the image in `rejected.txt`.
+        sha256: of each image's HU values, from the manifest.
+    """
+
+    labels: np.ndarray
+    accepted: np.ndarray
+    sha256: list[str]
+
+
+def export_images(
+    folder: Path,
+    images: np.ndarray,
+    *,
+    window: tuple[float, float],
+    spacing: Sequence[float],
+    table: LabelTable,
+) -> list[str]:
+    """Write images for a person to paint; images already there are left alone, further ones are added.
+
+    Args:
+        folder: of the annotation.
+        images: `(N, H, W)` int16 HU, anterior up, patient-left at the right; image k gets the number k.
+        window: HU shown as black and white.
+        spacing: mm of a row step, a column step and the slice thickness.
+        table: classes to paint.
+
+    Returns:
+        File stems `0003-1a2b3c4d`, in order.
+
+    Raises:
+        MedsegError: the folder belongs to other images or another label table.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = _manifest(folder) if (folder / "manifest.json").exists() else None
+    digests = [image_sha256(image) for image in images]
+    known: list[dict[str, Any]] = manifest["images"] if manifest else []
+    if manifest is not None:
+        _check_same_work(folder, manifest, digests, table, images.shape[1:])
+    names = [f"{number:04d}-{digest[:8]}" for number, digest in enumerate(digests)]
+    if len(names) <= len(known):
+        return names
+
+    fresh = range(len(known), len(names))
+    (folder / "masks").mkdir(exist_ok=True)
+    for number in fresh:
+        save_png(folder / "images" / f"{names[number]}.png", window_to_grey(images[number], window))
+        _save_nifti(folder / "images" / f"{names[number]}.nii.gz", images[number : number + 1], spacing)
+    stack = f"stack-{hashlib.sha256(''.join(digests[k] for k in fresh).encode()).hexdigest()[:8]}"
+    _save_nifti(folder / "images" / f"{stack}.nii.gz", images[len(known) :], spacing)
+    stacks = manifest["stacks"] if manifest else []
+    write_text(folder / "labels.txt", itksnap_labels(table))
+    write_text(folder / "labels.ctbl", slicer_labels(table))
+    write_text(folder / "README.txt", _readme(table, images.shape[1:]))
+    write_json(
+        folder / "manifest.json",
+        {
+            "version": 1,
+            "label_table": table.name,
+            "classes": list(table.classes),
+            "size": list(images.shape[1:]),
+            "window": list(window),
+            "spacing": [float(value) for value in spacing],
+            "images": known + [{"name": names[k], "sha256": digests[k]} for k in fresh],
+            "stacks": [*stacks, {"name": stack, "images": [names[k] for k in fresh]}],
+        },
+    )
+    return names
+
+
+def exported_images(folder: Path) -> np.ndarray:
+    """Images exported so far, `(N, H, W)` int16 HU; none for a folder without export.
+
+    Raises:
+        MedsegError: an image was changed after its export.
+    """
+    if not (folder / "manifest.json").exists():
+        return np.empty((0, 0, 0), np.int16)
+    manifest = _manifest(folder)
+    return np.stack([_exported_image(folder, entry) for entry in manifest["images"]])
+
+
+def read_masks(folder: Path, table: LabelTable, *, next_command: str = "the same command") -> Painted:
+    """Read a person's masks, all of them or none.
+
+    Args:
+        folder: of the annotation, exported before.
+        table: the classes that were to be painted.
+        next_command: what to type when the masks are there.
+
+    Returns:
+        The masks in the order of the images' numbers.
+
+    Raises:
+        WaitingForPerson: masks are missing or blank.
+        MedsegError: a mask has another size, unknown values, no image of its name or an image of another hash; an
+            image was painted twice, or is both painted and rejected.
+    """
+    manifest = _manifest(folder)
+    if manifest["classes"] != list(table.classes):
+        raise MedsegError(
+            f"{folder} was exported for the classes {', '.join(manifest['classes'])}, "
+            f"wanted {', '.join(table.classes)}; use another folder for other labels"
+        )
+    height, width = manifest["size"]
+    names = [entry["name"] for entry in manifest["images"]]
+    exported_images(folder)  # they are still those of the manifest, so the masks were painted on them
+    rejected = _rejected(folder, names)
+    masks: dict[str, np.ndarray] = {}
+    origin: dict[str, Path] = {}
+    for path, slices in _mask_files(folder, manifest):
+        stack = read_mask(path, (len(slices), height, width), table)
+        for name, mask in zip(slices, stack, strict=True):
+            if not mask.any():
+                continue  # not painted yet: every image that is not rejected shows something
+            if name in masks:
+                raise MedsegError(f"image {name[:4]} is painted in both {origin[name]} and {path}; keep one of them")
+            masks[name], origin[name] = mask, path
+    both = sorted(set(masks) & rejected)
+    if both:
+        raise MedsegError(
+            f"image {both[0][:4]} is listed in {folder / 'rejected.txt'} and painted in {origin[both[0]]}; undo one"
+        )
+    missing = [name[:4] for name in names if name not in masks and name not in rejected]
+    if missing:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        raise WaitingForPerson(
+            f"{len(masks)} of {len(names) - len(rejected)} masks found; missing {', '.join(missing[:SHOWN])}{more}. "
+            f"Paint them in {folder} (README.txt says how), then run {next_command}"
+        )
+    blank = np.full((height, width), UNLABELLED, np.uint8)
+    return Painted(
+        labels=np.stack([masks.get(name, blank) for name in names]),
+        accepted=np.array([name not in rejected for name in names]),
+        sha256=[entry["sha256"] for entry in manifest["images"]],
+    )
+
+
+def offer_earlier_masks(folder: Path, earlier: Path) -> int:
+    """Copy masks of an earlier annotation folder to images that are identical; masks already there are left alone.
+
+    Args:
+        folder: of the present annotation, exported before.
+        earlier: an annotation folder with single-image masks.
+
+    Returns:
+        Number of masks copied.
+    """
+    old = {entry["name"]: entry["sha256"] for entry in _manifest(earlier)["images"]}
+    wanted = {entry["sha256"]: entry["name"] for entry in _manifest(folder)["images"]}
+    copied = 0
+    for path, covered in _mask_files(earlier, _manifest(earlier)):
+        name = wanted.get(old[covered[0]]) if len(covered) == 1 else None
+        if name is None or any((folder / "masks").glob(f"{name}.*")):
+            continue
+        with atomic_path(folder / "masks" / path.name.replace(covered[0], name)) as temporary:
+            shutil.copyfile(path, temporary)
+        copied += 1
+    return copied
+
+
+def image_sha256(image: np.ndarray) -> str:
+    """Hash of an image's HU values and shape."""
+    image = np.ascontiguousarray(image, dtype="<i2")
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+
+
+def window_to_grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """HU to 8-bit grey: the lower end of the window is 0, the upper 255."""
+    low, high = window
+    return np.round((np.clip(image, low, high) - low) * (255.0 / (high - low))).astype(np.uint8)
+
+
+def itksnap_labels(table: LabelTable) -> str:
+    """Label description file of ITK-SNAP: `IDX R G B A VIS MSH "LABEL"`."""
+    rows = ["# ITK-SnAP Label Description File", "# IDX   -R-  -G-  -B-  -A--  VIS MSH  LABEL"]
+    rows.append('    0     0    0    0     0    0   0    "Clear Label"')
+    for index, (name, (red, green, blue)) in enumerate(zip(table.classes[1:], table.palette[1:], strict=True), 1):
+        rows.append(f'{index:5d} {red:5d}{green:5d}{blue:5d}     1    1   1    "{name}"')
+    return "\n".join(rows) + "\n"
+
+
+def slicer_labels(table: LabelTable) -> str:
+    """Colour table of 3D Slicer: `index name R G B A`."""
+    rows = [f"# Color table file {table.name}", f"# {table.num_classes} values"]
+    for index, (name, (red, green, blue)) in enumerate(zip(table.classes, table.palette, strict=True)):
+        rows.append(f"{index} {name.replace(' ', '_')} {red} {green} {blue} {0 if index == 0 else 255}")
+    return "\n".join(rows) + "\n"
+
+
+def _check_same_work(
+    folder: Path, manifest: dict[str, Any], digests: list[str], table: LabelTable, size: tuple[int, ...]
+) -> None:
+    """Refuse to mix two sets of images in one folder: a person's masks belong to the images they saw."""
+    if manifest["classes"] != list(table.classes) or manifest["size"] != list(size):
+        raise MedsegError(
+            f"{folder} holds {manifest['size'][0]}x{manifest['size'][1]} images for {', '.join(manifest['classes'])}, "
+            f"wanted {size[0]}x{size[1]} for {', '.join(table.classes)}; move it away or use another --out"
+        )
+    for number, (entry, digest) in enumerate(zip(manifest["images"], digests, strict=False)):
+        if entry["sha256"] != digest:
+            raise MedsegError(
+                f"{folder}: image {number:04d} was exported from another generated image than the present one; "
+                "its masks stay with the old images. Move the folder away or use another --out"
+            )
+
+
+def _exported_image(folder: Path, entry: dict[str, Any]) -> np.ndarray:
+    """One image of the manifest, `(H, W)`, which must still be the one that was exported."""
+    path = folder / "images" / f"{entry['name']}.nii.gz"
+    try:
+        image = np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj)[:, :, 0].T
+    except (OSError, EOFError, nibabel.filebasedimages.ImageFileError) as error:
+        raise MedsegError(f"{path} cannot be read ({error}); export again into an empty folder") from error
+    if image_sha256(image) != entry["sha256"]:
+        raise MedsegError(f"{path} was changed after its export; masks are accepted for the exported images only")
+    return image
+
+
+def _mask_files(folder: Path, manifest: dict[str, Any]) -> list[tuple[Path, list[str]]]:
+    """Mask files with the images each one covers; a file that belongs to no image is refused."""
+    covers = {entry["name"]: [entry["name"]] for entry in manifest["images"]}
+    covers |= {entry["name"]: entry["images"] for entry in manifest["stacks"]}
+    numbered = {name.split("-")[0]: name for name in covers}
+    found = []
+    for path in sorted((folder / "masks").glob("*")):
+        if path.name.startswith("."):
+            continue  # a viewer's or an interrupted copy's own file
+        stem = path.name.removesuffix(".nii.gz").removesuffix(".nii").removesuffix(".png")
+        if stem == path.name:
+            raise MedsegError(f"{path} is neither .png nor .nii.gz; save the mask as one of them")
+        if stem not in covers:
+            other = numbered.get(stem.split("-")[0])
+            hint = (
+                f"was painted on another image than {other}; repaint it"
+                if other and "-" in stem
+                else "belongs to no image"
+            )
+            raise MedsegError(f"{path} {hint}. Masks carry the name of their image, such as {next(iter(covers))}")
+        found.append((path, covers[stem]))
+    return found
+
+
+def _rejected(folder: Path, names: list[str]) -> set[str]:
+    """Names of the images that a person found implausible."""
+    path = folder / "rejected.txt"
+    if not path.exists():
+        return set()
+    by_number = {name[:4]: name for name in names}
+    rejected = set()
+    for line in path.read_text(encoding="utf-8").split():
+        number = line.split("-")[0].zfill(4)
+        if number not in by_number:
+            raise MedsegError(f"{path} lists {line}, which is no image; wanted numbers from 0000 to {names[-1][:4]}")
+        rejected.add(by_number[number])
+    return rejected
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise MedsegError(f"{folder} holds no exported images (manifest.json is missing); export them first")
+    return read_json(path)
+
+
+def _save_nifti(path: Path, images: np.ndarray, spacing: Sequence[float]) -> None:
+    """Write `(N, H, W)` slices as a `(W, H, N)` volume; columns run to the patient's left, rows to posterior."""
+    row_mm, column_mm, thickness = (float(value) for value in spacing)
+    affine = np.diag([-column_mm, -row_mm, thickness, 1.0])  # NIfTI axes point right, anterior, superior
+    volume = nibabel.Nifti1Image(np.ascontiguousarray(images.transpose(2, 1, 0)), affine)
+    with atomic_path(path) as temporary:
+        nibabel.save(volume, temporary)
+
+
+def _readme(table: LabelTable, size: tuple[int, ...]) -> str:
+    classes = "\n".join(
+        f"  {index} {name:12s} RGB {red} {green} {blue}"
+        for index, (name, (red, green, blue)) in enumerate(zip(table.classes, table.palette, strict=True))
+    )
+    return f"""How to paint the masks
+
+1. Open images/NUMBER-HASH.png or .nii.gz (one slice), or images/stack-HASH.nii.gz (all of them).
+   ITK-SNAP: Segmentation > Import Label Descriptions > labels.txt. 3D Slicer: load labels.ctbl as a colour table.
+2. Paint these classes, every pixel of them:
+{classes}
+3. Save each mask in masks/ under the name of its image or stack: masks/NUMBER-HASH.png or .nii.gz.
+   {size[0]}x{size[1]} pixels; PNG as 8-bit grey holding the class numbers, or in exactly the colours above, unsmoothed.
+4. An image that shows no plausible anatomy: write its number on a line of rejected.txt and paint nothing.
+5. Run the same command again. It goes on when every image has a mask or is rejected; a mask without any class counts
+   as not painted. Your masks are only ever read.
+
+The slices are generated: they show no patient. Anterior is up, the patient's left is at the right.
+"""

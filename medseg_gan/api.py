@@ -1,0 +1,34 @@
+"""The command line's jobs as Python functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from medseg_gan.plan import plan_recipe, plan_report
+from medseg_gan.runner import run_plan
+
+
+def run_recipe(
+    name: str,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    profile: str | None = None,
+    sets: Sequence[str] = (),
+    device: str = "auto",
+    until: str | None = None,
+    rerun: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Run a recipe and return its run folder; the arguments are those of `medseg-gan recipe`.
+
+    Example:
+        run = run_recipe("segthor_datasetgan", profile="smoke", out="runs/try")
+        report = run / "report" / "report.json"
+    """
+    return run_plan(plan_recipe(name, data, out, profile, sets, device, until, rerun), say)
+
+
+def rebuild_report(run: str | Path, say: Callable[[str], None] = print) -> Path:
+    """Make the report of a finished run anew and return the run folder."""
+    return run_plan(plan_report(run), say)

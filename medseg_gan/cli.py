@@ -1,0 +1,183 @@
+"""The command line: commands only, no logic. What needs torch is imported inside its command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from medseg_gan import __version__
+from medseg_gan.errors import MedsegError, WaitingForPerson
+from medseg_gan.mistakes import show_value
+from medseg_gan.plan import plan_recipe
+from medseg_gan.recipe import list_recipes, recipe_folder
+from medseg_gan.stages import Plan, Step
+
+
+class _Commands(TyperGroup):
+    """Every command's errors end here: one line each, an exit code, and a traceback only with `--debug`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Accept `--debug` anywhere on the line."""
+        ctx.obj = {"debug": "--debug" in args, "rerun": any(arg.startswith("--rerun") for arg in args)}
+        return super().parse_args(ctx, [arg for arg in args if arg != "--debug"])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            without = " without --rerun" if ctx.obj["rerun"] else ""
+            typer.echo(f"interrupted; the same command{without} goes on", err=True)
+            raise typer.Exit(130) from None
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if ctx.obj["debug"] or type(error).__module__.startswith("typer."):  # typer words its own usage errors
+                raise
+            code, lines = _words(error)
+            for line in lines:
+                typer.echo(line, err=True)
+            raise typer.Exit(code) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Generative networks that label: train a GAN, label its images, train and judge segmenters.",
+)
+
+
+def main() -> None:
+    """Entry point of `medseg-gan`."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; also accepted after a command.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Declared for --help; `_Commands` reads --debug."""
+
+
+@app.command()
+def recipe(
+    name: Annotated[str, typer.Argument(help="A recipe's name, or the path of a YAML file.")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Your volumes. Without it: the built-in phantom CT.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Run folder.", show_default="runs/<recipe>-<profile>")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Named settings.", show_default="demo on the phantom, paper with --data")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SETTING=VALUE", help="Such as train_gan.total_kimg=50.")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")] = None,
+    rerun: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="Make this stage and all later ones anew; old ones are moved.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and run nothing.")] = False,
+) -> None:
+    """Run a recipe; the same command again goes on where it stopped."""
+    if dry_run:
+        _show_plan(plan_recipe(name, data, out, profile, sets or (), device, until, rerun))
+        return
+    from medseg_gan.api import run_recipe
+
+    run = run_recipe(name, data, out, profile, sets or (), device, until, rerun, say=typer.echo)
+    page = run / "report" / "index.html"
+    typer.echo(f"report: {page}" if page.is_file() else f"run folder: {run}")
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes."""
+    found = list_recipes()
+    if not found:
+        raise MedsegError(f"no recipes lie in {recipe_folder()}; the installation is incomplete")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("name", no_wrap=True)
+    for column in ("system", "dataset", "source", "hours"):
+        table.add_column(column, overflow="fold")
+    for header in found:
+        table.add_row(header.name, header.system, header.dataset, header.source, header.hours)
+    Console().print(table)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
+    """Make a run's report anew."""
+    from medseg_gan.api import rebuild_report
+
+    rebuild_report(run, say=typer.echo)
+    typer.echo(f"report: {run / 'report' / 'index.html'}")
+
+
+# Further commands go here, each a few lines that call the package.
+
+
+def _words(error: Exception) -> tuple[int, Sequence[str]]:
+    """Exit code and lines of an error."""
+    if isinstance(error, WaitingForPerson):
+        return error.exit_code, str(error).splitlines()
+    if isinstance(error, MedsegError):
+        return error.exit_code, [f"error: {line}" for line in str(error).splitlines()]
+    text = " ".join(str(error).split())
+    return 1, [f"error: {type(error).__name__}: {text}; run with --debug for the traceback"]
+
+
+def _show_plan(plan: Plan) -> None:
+    """Print what would be run."""
+    recipe, run = plan.recipe, plan.recipe.settings.run
+    steps = plan.steps()
+    typer.echo(f"{recipe.header.name}: {recipe.header.source}")
+    typer.echo(f"profile {recipe.profile}, data {plan.data or 'built-in phantom'}, device {plan.device}")
+    typer.echo(f"run folder {plan.run}, seed {run.seed}, precision {plan.precision()}, threads {run.threads or 'all'}")
+    for number, step in enumerate(steps, start=1):
+        typer.echo(f"\n{number}. {step.stage.name}: {_STATUS[step.status]}, {step.folder}")
+        settings = ", ".join(_settings(step.section))
+        if settings:
+            typer.echo(f"   {settings}")
+        if step.stage.expected:
+            typer.echo(f"   expected: {step.stage.expected(recipe.settings)}")
+    refused: Step | None = next((step for step in steps if step.status == "refuse"), None)
+    if refused:
+        typer.echo(f"\n{refused.refusal}")
+
+
+_STATUS = {
+    "kept": "kept, it is finished",
+    "resume": "resumed",
+    "new": "new",
+    "refuse": "refused, its settings changed",
+    "rerun": "made anew, the old one is moved to replaced/",
+    "later": "not run, it comes after --until",
+}
+
+
+def _settings(section: Any, prefix: str = "") -> list[str]:
+    """The settings that the recipe, its profile or `--set` give; all others have their defaults."""
+    texts = []
+    for name in type(section).model_fields:
+        if name in section.model_fields_set:
+            value = getattr(section, name)
+            inner = hasattr(value, "model_fields_set")
+            texts += _settings(value, f"{prefix}{name}.") if inner else [f"{prefix}{name} {show_value(value)}"]
+    return texts

@@ -1,0 +1,221 @@
+"""The slice store: slices of all patients as memory-mapped arrays with a record for each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from medseg_gan.atomic import read_json, write_array, write_json
+from medseg_gan.errors import MedsegError
+from medseg_gan.labels import UNLABELLED, LabelTable, lookup_table
+
+
+@dataclass(frozen=True)
+class SliceRecord:
+    """Where a slice comes from.
+
+    Attributes:
+        case: pseudonym of the study.
+        patient: pseudonym of the patient.
+        slice_index: position along z in the volume turned to LPS.
+        spacing: mm of a row step, a column step, and the slice thickness.
+        affine: 4 x 4 of the volume turned to LPS, before any change of size; None for generated slices.
+        pool: `gan`, `labelled`, `test`, `annotator` or `generated`.
+        labelled: whether the slice has labels.
+    """
+
+    case: str
+    patient: str
+    slice_index: int
+    spacing: tuple[float, float, float]
+    affine: list[list[float]] | None
+    pool: str
+    labelled: bool
+
+
+def to_unit(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """HU to [-1, 1], clipped at the window's ends."""
+    low, high = window
+    return np.clip((hu.astype(np.float32) - low) * (2 / (high - low)) - 1, -1, 1)
+
+
+def to_hu(unit: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """[-1, 1] to int16 HU inside the window."""
+    low, high = window
+    return np.round((np.clip(unit, -1, 1) + 1) * ((high - low) / 2) + low).astype(np.int16)
+
+
+class SliceStore:
+    """A folder of slices, opened for reading; nothing is loaded until asked for.
+
+    Example:
+        store = SliceStore.open(run / "01-prepare")
+        images = store.image_tensor(store.indices("gan"))
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        images: np.ndarray,
+        labels: np.ndarray,
+        records: list[SliceRecord],
+        window: tuple[float, float],
+        table: LabelTable,
+    ) -> None:
+        self.folder = folder
+        self.images, self.labels = images, labels  # (N, H, W) int16 HU and uint8 class ids
+        self.records, self.window, self.table = records, window, table
+        self.size = images.shape[-1]
+
+    @classmethod
+    def open(cls, folder: Path) -> SliceStore:
+        """Open a store.
+
+        Raises:
+            MedsegError: a file is missing or does not fit the others.
+        """
+        folder = Path(folder)
+        if not (folder / "cases.json").is_file():
+            raise MedsegError(f"{folder} holds no slices (cases.json is missing); run the stage that makes it")
+        cases = read_json(folder / "cases.json")
+        try:
+            images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+            labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise MedsegError(
+                f"{folder}: images.npy or labels.npy cannot be read ({error}); make the store anew"
+            ) from error
+        count = len(cases["slices"])
+        if images.shape != labels.shape or len(images) != count:
+            raise MedsegError(
+                f"{folder}: images {images.shape}, labels {labels.shape} and {count} records do not belong together; "
+                "make the store anew"
+            )
+        records = [SliceRecord(**{**item, "spacing": tuple(item["spacing"])}) for item in cases["slices"]]
+        return cls(folder, images, labels, records, tuple(cases["window"]), lookup_table(cases["label_table"]))
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self.records)
+
+    def indices(
+        self, pool: str | None = None, labelled: bool | None = None, patients: Collection[str] | None = None
+    ) -> np.ndarray:
+        """Positions of the slices that fit, in the store's order, int64."""
+        return np.array(
+            [
+                k
+                for k, record in enumerate(self.records)
+                if (pool is None or record.pool == pool)
+                and (labelled is None or record.labelled == labelled)
+                and (patients is None or record.patient in patients)
+            ],
+            np.int64,
+        )
+
+    def patients(self, pool: str | None = None) -> list[str]:
+        """Pseudonyms of a pool's patients, sorted."""
+        return sorted({record.patient for record in self.records if pool is None or record.pool == pool})
+
+    def image_tensor(self, indices: np.ndarray | Sequence[int]) -> Tensor:
+        """`(N, 1, H, W)` float32 in [-1, 1]."""
+        return torch.from_numpy(to_unit(self.images[np.asarray(indices, np.int64)], self.window)[:, None])
+
+    def label_tensor(self, indices: np.ndarray | Sequence[int]) -> Tensor:
+        """`(N, H, W)` int64 class ids, 255 where unlabelled."""
+        return torch.from_numpy(self.labels[np.asarray(indices, np.int64)].astype(np.int64))
+
+
+class StoreWriter:
+    """Writes a store part by part; `cases.json`, which makes it a store, comes last.
+
+    Example:
+        with StoreWriter(folder, window=(-1000, 400), table=table) as writer:
+            writer.append(images, labels, records)
+    """
+
+    def __init__(self, folder: Path, *, window: tuple[float, float], table: LabelTable) -> None:
+        """Start a store in `folder`; window in HU."""
+        self.folder, self.window, self.table = Path(folder), window, table
+        self.images: list[np.ndarray] = []
+        self.labels: list[np.ndarray] = []
+        self.records: list[SliceRecord] = []
+
+    def append(self, images: np.ndarray, labels: np.ndarray, records: Sequence[SliceRecord]) -> None:
+        """Add `(N, H, W)` int16 HU and uint8 class ids with N records."""
+        if not len(images) == len(labels) == len(records) or images.shape != labels.shape:
+            raise ValueError(f"{images.shape} images, {labels.shape} labels and {len(records)} records do not match")
+        self.images.append(np.asarray(images, np.int16))
+        self.labels.append(np.asarray(labels, np.uint8))
+        self.records.extend(records)
+
+    def __enter__(self) -> StoreWriter:
+        """Use as a context manager; nothing is a store before it ends without an error."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write the arrays, then the records."""
+        if kind is not None:
+            return
+        if not self.records:
+            raise MedsegError(f"no slice to write to {self.folder}; wanted at least one")
+        write_array(self.folder / "images.npy", np.concatenate(self.images))
+        write_array(self.folder / "labels.npy", np.concatenate(self.labels))
+        write_json(
+            self.folder / "cases.json",
+            {
+                "version": 1,
+                "size": int(self.images[0].shape[-1]),
+                "window": list(self.window),
+                "label_table": self.table.name,
+                "classes": list(self.table.classes),
+                "slices": [asdict(record) for record in self.records],
+            },
+        )
+
+
+def write_store(
+    folder: Path,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    records: Sequence[SliceRecord],
+    window: tuple[float, float],
+    table: LabelTable,
+) -> None:
+    """Write a store at once; without labels every slice is unlabelled."""
+    with StoreWriter(folder, window=window, table=table) as writer:
+        writer.append(images, np.full(images.shape, UNLABELLED, np.uint8) if labels is None else labels, records)
+
+
+class SliceDataset(Dataset[dict[str, Any]]):
+    """Slices of a store as dictionaries: `image` float32 `(1, H, W)` in [-1, 1], `label` int64 `(H, W)`, `patient`, ..."""
+
+    def __init__(self, store: SliceStore, indices: np.ndarray | Sequence[int]) -> None:
+        """Some slices of a store."""
+        self.store, self.chosen = store, np.asarray(indices, np.int64)
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self.chosen)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """One slice."""
+        index = int(self.chosen[position])
+        record = self.store.records[index]
+        return {
+            "image": self.store.image_tensor([index])[0],
+            "label": self.store.label_tensor([index])[0],
+            "patient": record.patient,
+            "case": record.case,
+            "index": index,
+        }

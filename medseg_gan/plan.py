@@ -1,0 +1,116 @@
+"""From what a user asks to a plan: which recipe, profile, data and folder. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medseg_gan.atomic import read_json
+from medseg_gan.errors import MedsegError, UsageError
+from medseg_gan.plain_yaml import read_yaml
+from medseg_gan.recipe import Header, import_object, load_recipe, read_header
+from medseg_gan.stages import Plan, data_manifest
+from medseg_gan.systems import SYSTEMS
+
+
+def plan_recipe(
+    name: str,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    profile: str | None = None,
+    sets: Sequence[str] = (),
+    device: str = "auto",
+    until: str | None = None,
+    rerun: str | None = None,
+) -> Plan:
+    """Plan a run.
+
+    Args:
+        name: A recipe's name, or the path of a YAML file.
+        data: Folder of the user's data; None: the built-in phantom.
+        out: Run folder; None: `runs/<recipe>-<profile>`.
+        profile: A profile of the recipe; None: `demo` on the phantom, `paper` on the user's data.
+        sets: Overrides such as `train_gan.lr=1e-3`.
+        device: `auto`, `cpu` or `cuda`.
+        until: Last stage to run.
+        rerun: Stage to make anew, with all later ones.
+
+    Raises:
+        UsageError: every mistake in the recipe and its overrides, or a folder or stage that does not exist.
+    """
+    header = read_header(name)
+    profile = profile or _default_profile(header, data)
+    recipe = load_recipe(name, _recipe_classes(), profile, sets)
+    run = Path(out).expanduser() if out else Path("runs") / f"{header.name}-{recipe.profile}"
+    _check_same_recipe(run, header)
+    folder = Path(data).expanduser() if data else None
+    if folder is not None:
+        _check_data(folder, run)
+    return Plan(
+        recipe=recipe,
+        stages=import_object(SYSTEMS[header.system].stages),
+        run=run,
+        data=folder,
+        manifest=data_manifest(folder) if folder else None,
+        device=device,
+        until=until,
+        rerun=rerun,
+    )
+
+
+def plan_report(run: str | Path) -> Plan:
+    """Plan to make a finished run's report anew; the data need not be there any more.
+
+    Raises:
+        MedsegError: the folder is no run, or a stage before the report is not finished.
+    """
+    run = Path(run).expanduser()
+    if not (run / "recipe.yaml").is_file():
+        raise UsageError(f"{run} is not a run folder: it has no recipe.yaml")
+    recipe = load_recipe(str(run / "recipe.yaml"), _recipe_classes())
+    stages = import_object(SYSTEMS[recipe.header.system].stages)
+    plan = Plan(recipe, stages, run)
+    first = plan.folder(stages[0]) / "started.json"
+    manifest = read_json(first).get("data") if first.is_file() else None
+    plan = Plan(recipe, stages, run, manifest=manifest, rerun="report")
+    for step in plan.steps():
+        if step.stage.name == "report":
+            break
+        if step.status == "refuse":
+            raise step.refusal
+        if step.status != "kept":
+            raise MedsegError(f"{run}: {step.stage.name} is not finished; run the recipe's command again first")
+    return plan
+
+
+def _recipe_classes() -> dict[str, str]:
+    return {name: system.recipe for name, system in SYSTEMS.items()}
+
+
+def _default_profile(header: Header, data: str | Path | None) -> str | None:
+    """`demo` on the phantom, `paper` on the user's data; a resolved recipe has no profiles and keeps its settings."""
+    if not header.profiles:
+        return None
+    if data is not None:
+        return "paper"
+    if "demo" not in header.profiles:
+        raise UsageError(f"{header.name} has no profile demo; give --profile, one of {', '.join(header.profiles)}")
+    return "demo"
+
+
+def _check_same_recipe(run: Path, header: Header) -> None:
+    """A run folder belongs to one recipe."""
+    if (run / "recipe.yaml").is_file():
+        name = read_yaml(run / "recipe.yaml", str(run / "recipe.yaml")).get("recipe")
+        if name != header.name:
+            raise UsageError(f"--out {run} holds a run of the recipe {name}, not of {header.name}; choose another")
+
+
+def _check_data(data: Path, run: Path) -> None:
+    """The data folder exists, and the run folder does not lie in it: what a run writes must not change its input."""
+    if not data.exists():
+        raise UsageError(f"--data {data} does not exist; give the folder with your volumes")
+    if not data.is_dir():
+        raise UsageError(f"--data {data} is a file, wanted a folder with volumes")
+    if run.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"--out {run} lies inside --data {data}; choose a run folder outside your data")

@@ -1,0 +1,188 @@
+"""What the scores say, in words: who annotated, and whether the hybrid beats what needs no GAN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from medseg_gan.report.tables import metric_name, number, score_of, signed, title_of
+
+Scores = Mapping[str, Any]
+Ordering = Literal["kept", "not kept", "undecided", "not measured", ""]
+
+DECIDING = {"real30": "30 real only", "pseudo_label": "pseudo-label", "annotated_only": "30 annotated only"}
+"""Rows that need no factory: only a hybrid that beats all three shows that the factory is worth its labels."""
+SECOND_DRAW = {"real30_spread": "30 real only, spread over all labelled patients"}
+"""The other draw of `30 real`: told beside the deciding one, not counted with it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence and the ordering it states (empty where it states none)."""
+
+    sentence: str
+    ordering: Ordering
+
+
+def annotator_sentence(scores: Scores) -> str:
+    """Who annotated, and how many real labelled slices stand behind that annotator."""
+    annotator = scores.get("annotator")
+    if not annotator:
+        return "Who annotated is not recorded."
+    who, kind = annotator.get("who") or "unnamed", annotator.get("kind")
+    if kind == "person":
+        told = f"Annotated by a person: {who}."
+    elif kind == "lungs":
+        told = f"No person annotated. The labels come from a rule on HU values: {who}."
+    else:
+        slices, patients = number(annotator.get("real_slices")), number(annotator.get("real_patients"))
+        trained = f"trained on {slices} real labelled slices of {patients} patients"
+        told = f"No person annotated. A stand-in did: {who}, {trained}, which count in every row it labelled."
+    name = scores.get("score_name") or "mIoU"
+    return told if name == "mIoU" else f"{told} Scores are {name}, not accuracy."
+
+
+def verdict_sentences(scores: Scores) -> list[str]:
+    """The verdict as plain sentences, most important first."""
+    return [verdict.sentence for verdict in verdicts(scores)]
+
+
+def verdicts(scores: Scores) -> list[Verdict]:
+    """Whether the hybrid beats the deciding rows, hybrid minus synthetic, and synthetic above the floors.
+
+    Args:
+        scores: as written by the evaluation (`scores.json`); comparisons may name a network.
+
+    Returns:
+        For each network compared: the overall verdict, one for each deciding row, and what lies beside them.
+    """
+    comparisons = scores.get("comparisons") or []
+    networks = list(dict.fromkeys(comparison.get("network") for comparison in comparisons)) or [None]
+    return [verdict for network in networks for verdict in _of_network(scores, network)]
+
+
+def steps_sentence(scores: Scores) -> str:
+    """Whether the rows were trained equally long; a ranking of unequally trained rows says little."""
+    steps = {row.get("steps") for row in scores.get("rows") or []}
+    if len(steps) == 1 and None not in steps:
+        return f"Every row was trained for {number(steps.pop())} optimiser steps."
+    if len(steps - {None}) > 1:
+        return "Rows were trained for unequal numbers of optimiser steps, so their order also shows that."
+    return ""
+
+
+def find_comparison(scores: Scores, a: str, b: str, network: str | None = None) -> dict[str, Any] | None:
+    """The paired comparison `a - b` on test-R, turned round where it was stored as `b - a`."""
+    for found in scores.get("comparisons") or []:
+        if found.get("test", "test_r") != "test_r" or found.get("network") != network:
+            continue
+        if (found["a"], found["b"]) == (a, b):
+            return dict(found, ordering=_ordering(found))
+        if (found["a"], found["b"]) == (b, a):
+            turned = {"kept": "not kept", "not kept": "kept"}
+            interval = found.get("interval")
+            return dict(
+                found,
+                a=a,
+                b=b,
+                difference=-found["difference"],
+                interval=[-interval[1], -interval[0]] if interval else None,
+                ordering=turned.get(_ordering(found), "undecided"),
+            )
+    return None
+
+
+def _ordering(comparison: Mapping[str, Any]) -> str:
+    interval = comparison.get("interval")
+    if not interval:
+        return str(comparison.get("ordering", "undecided"))
+    return "kept" if interval[0] > 0 else "not kept" if interval[1] < 0 else "undecided"
+
+
+def _of_network(scores: Scores, network: str | None) -> list[Verdict]:
+    suffix = f" ({network})" if network else ""
+    singles = {key: _against(scores, key, name, network) for key, name in (DECIDING | SECOND_DRAW).items()}
+    lines = [
+        _overall(scores, {key: singles[key].ordering for key in DECIDING}),
+        *singles.values(),
+        _hybrid_minus_synthetic(scores, network),
+        *_above_floor(scores, network),
+    ]
+    return [Verdict(line.sentence[:-1] + suffix + ".", line.ordering) for line in lines]
+
+
+def _overall(scores: Scores, orderings: Mapping[str, str]) -> Verdict:
+    """One sentence over the deciding rows: the worst of their orderings."""
+    title = title_of(scores, "hybrid", "")
+    hybrid = f"the hybrid (“{title}”)" if title else "the hybrid"
+
+    def named(ordering: str) -> str:
+        keys = [key for key, found in orderings.items() if found == ordering]
+        return ", ".join(f"“{title_of(scores, key, DECIDING[key])}”" for key in keys)
+
+    found = set(orderings.values())
+    if found == {"kept"}:
+        return Verdict(f"T{hybrid[1:]} beats all three deciding rows on test-R: {named('kept')}.", "kept")
+    if found == {"not measured"}:
+        return Verdict("Whether the hybrid beats the deciding rows on test-R was not measured.", "not measured")
+    parts = {
+        "not kept": "it falls behind ",
+        "undecided": "no difference can be told from ",
+        "not measured": "not compared with ",
+        "kept": "it beats ",
+    }
+    told = "; ".join(words + named(ordering) for ordering, words in parts.items() if ordering in found)
+    if "not kept" in found:
+        return Verdict(f"T{hybrid[1:]} does not beat all three deciding rows on test-R: {told}.", "not kept")
+    if "undecided" in found:
+        lead = "beats all three deciding rows on test-R is undecided"
+        return Verdict(f"Whether {hybrid} {lead}: {told}.", "undecided")
+    return Verdict(f"T{hybrid[1:]} was not compared with all three deciding rows on test-R: {told}.", "not measured")
+
+
+def _against(scores: Scores, key: str, name: str, network: str | None) -> Verdict:
+    rival = title_of(scores, key, name)
+    found = find_comparison(scores, "hybrid", key, network)
+    if found is None:
+        return Verdict(f"The hybrid against “{rival}”: not measured.", "not measured")
+    words = {"kept": "beats", "not kept": "falls behind", "undecided": "cannot be told from"}[found["ordering"]]
+    return Verdict(f"The hybrid {words} “{rival}”: {_difference(scores, found)}.", found["ordering"])
+
+
+def _hybrid_minus_synthetic(scores: Scores, network: str | None) -> Verdict:
+    names = f"The hybrid minus “{title_of(scores, 'synthetic', 'synthetic')}”"
+    found = find_comparison(scores, "hybrid", "synthetic", network)
+    if found is None:
+        return Verdict(f"{names}: not measured.", "not measured")
+    return Verdict(f"{names}: {_difference(scores, found)}.", found["ordering"])
+
+
+def _difference(scores: Scores, comparison: Mapping[str, Any]) -> str:
+    """`+0.034 mIoU on test-R, interval +0.012 to +0.055: kept`."""
+    interval = comparison.get("interval")
+    bounds = f"interval {signed(interval[0])} to {signed(interval[1])}" if interval else "no interval"
+    contains = " (the interval contains 0)" if comparison["ordering"] == "undecided" and interval else ""
+    difference = f"{signed(comparison['difference'])} {metric_name(scores)} on test-R"
+    return f"{difference}, {bounds}: {comparison['ordering']}{contains}"
+
+
+def _above_floor(scores: Scores, network: str | None) -> list[Verdict]:
+    """Where the synthetic row stands above the best trivial answer; nothing where either is missing."""
+    rows = [row for row in scores.get("rows") or [] if row["row"] == "synthetic"]
+    rows = [row for row in rows if network is None or row.get("network") == network]
+    best = best_floor(scores, "test_r")
+    score = score_of(rows[0], "test_r").get("miou") if rows else None
+    if best is None or score is None:
+        return []
+    name, floor = best
+    side = "above" if score >= floor else "below"
+    distance = f"{number(abs(score - floor))} {side} the best floor ({name}, {number(floor)})"
+    return [Verdict(f"“{rows[0]['title']}” reaches {number(score)} {metric_name(scores)} on test-R, {distance}.", "")]
+
+
+def best_floor(scores: Scores, test: str) -> tuple[str, float] | None:
+    """Name and height of the highest trivial answer on a test set; None when none was measured."""
+    floors = (scores.get("floors") or {}).get(test) or {}
+    heights = {name.replace("_", " "): floor["miou"] for name, floor in floors.items() if floor.get("miou") is not None}
+    return max(heights.items(), key=lambda item: item[1]) if heights else None

@@ -1,0 +1,238 @@
+"""Run a plan's stages in order: one process per run folder, `started.json` first, `done.json` last."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import importlib.metadata
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medseg_gan import __version__
+from medseg_gan.atomic import read_json, write_json, write_text
+from medseg_gan.device import processor_name, resolve_device, resolve_precision, set_threads
+from medseg_gan.errors import MedsegError, UsageError
+from medseg_gan.recipe import import_object, resolved_text
+from medseg_gan.stages import Inputs, Plan, Step
+
+_PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy")
+
+
+def run_plan(plan: Plan, say: Callable[[str], None] = print) -> Path:
+    """Run every stage that is not finished and return the run folder.
+
+    Killed at any moment, the same call goes on: a finished stage is kept, an unfinished one is called again with its
+    folder as it was left.
+
+    Args:
+        plan: The recipe, its stages and its folder.
+        say: Where a line per stage goes.
+
+    Raises:
+        MedsegError: settings changed since a stage was made, another process works in the folder, the disk is full,
+            or whatever a stage has to say.
+    """
+    device = resolve_device(plan.device)
+    with _disk_full_said_plainly(plan.run), _alone_in(plan.run):
+        plan = _decided(plan, device)
+        steps = plan.steps()
+        for step in steps:
+            if step.status == "refuse":
+                raise step.refusal
+        if plan.rerun:
+            _set_aside(plan, steps)
+        write_text(plan.run / "recipe.yaml", resolved_text(plan.recipe, device=device, medseg_gan=__version__))
+
+        width = max(len(step.folder.name) for step in steps)
+        for step in steps:
+            name = f"{step.folder.name:{width}}"
+            if step.status == "kept":
+                say(f"{name}  kept")
+            elif step.status != "later":
+                say(f"{name}  {'resumed' if step.status == 'resume' else 'started'}")
+                seconds = _run_step(step, _inputs(plan, step, steps, device))
+                say(f"{name}  done in {_duration(seconds)}")
+    return plan.run
+
+
+def _decided(plan: Plan, device: str) -> Plan:
+    """The plan with `precision: auto` turned into the precision of this machine or of the run's earlier stages."""
+    settings = plan.recipe.settings
+    run = settings.run.model_copy(update={"precision": resolve_precision(plan.precision(), device)})
+    return replace(plan, recipe=replace(plan.recipe, settings=settings.model_copy(update={"run": run})))
+
+
+def _inputs(plan: Plan, step: Step, steps: list[Step], device: str) -> Inputs:
+    """What one stage gets: of the other stages only those it says it needs."""
+    settings, header = plan.recipe.settings, plan.recipe.header
+    return Inputs(
+        folders={other.stage.name: other.folder for other in steps if other.stage.name in step.needs},
+        seed=settings.run.seed,
+        device=device,
+        precision=settings.run.precision,
+        threads=settings.run.threads,
+        data=plan.data,
+        run=plan.run,
+        recipe=header.name,
+        profile=plan.recipe.profile,
+        dataset=header.dataset,
+        source=header.source,
+        sections=settings.sections,
+    )
+
+
+def _run_step(step: Step, inputs: Inputs) -> float:
+    """Call one stage between its two marks; returns the seconds of this attempt."""
+    function = import_object(step.stage.function)
+    attempts = _earlier_attempts(step.folder)
+    step.folder.mkdir(parents=True, exist_ok=True)
+    start = time.time()
+    record = {**step.record, "attempts": [*attempts, {"started": start}]}
+    write_json(step.folder / "started.json", record)
+    threads = set_threads(inputs.threads)
+    if inputs.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+    with _disk_full_said_plainly(step.folder):
+        function(step.section, step.folder, inputs)
+
+    seconds = time.time() - start
+    done = {
+        "stage": step.stage.name,
+        "fingerprint": step.record["fingerprint"],
+        "seconds": round(seconds, 3),
+        "total_seconds": round(seconds + sum(attempt["seconds"] for attempt in attempts), 3),
+        "attempts": len(attempts) + 1,
+        "peak_rss_mb": _peak_rss_mb(resource.RUSAGE_SELF),  # of the process so far, not of this stage alone
+        "peak_rss_largest_child_mb": _peak_rss_mb(resource.RUSAGE_CHILDREN),
+        "device": inputs.device,
+        "precision": inputs.precision,
+        "threads": threads,
+        **provenance(),
+    }
+    if inputs.device == "cuda":
+        done["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+        done["gpu"] = torch.cuda.get_device_name()
+    write_json(step.folder / "done.json", done)
+    return seconds
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of code and libraries, and the processor."""
+    return {
+        "medseg_gan": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "processor": processor_name(),
+    }
+
+
+@contextmanager
+def _alone_in(run: Path) -> Iterator[None]:
+    """Hold the run folder's lock; it goes with the process, however that ends.
+
+    A POSIX record lock, because a forked worker does not inherit it: one that outlives a killed run cannot keep the
+    same command from going on.
+    """
+    if run.exists() and not run.is_dir():
+        raise UsageError(f"--out {run} is a file, wanted a folder")
+    if run.is_dir() and any(run.iterdir()) and not (run / "lock").is_file():
+        raise UsageError(f"--out {run} is not empty and not a run folder; choose another")
+    run.mkdir(parents=True, exist_ok=True)
+    with open(run / "lock", "a+") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            lock.seek(0)
+            other = lock.read().strip() or "unknown"
+            raise MedsegError(
+                f"another process ({other}) is working in {run}; wait for it, or use another --out"
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {platform.node()}")
+        lock.flush()
+        yield
+
+
+@contextmanager
+def _disk_full_said_plainly(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or folder
+        raise MedsegError(f"disk full while writing {where}; free space and run the same command again") from error
+
+
+def _set_aside(plan: Plan, steps: list[Step]) -> None:
+    """Move the stage of `--rerun` and all later ones out of the way; nothing is deleted.
+
+    Last stage first: killed in between, no finished stage is left without the earlier one it came from.
+    """
+    aside = plan.run / "replaced" / time.strftime("%Y-%m-%dT%H-%M-%S")
+    while aside.exists():
+        aside = aside.with_name(f"{aside.name}+")
+    first = next(number for number, step in enumerate(steps) if step.stage.name == plan.rerun)
+    for step in reversed(steps[first:]):
+        if step.folder.exists():
+            aside.mkdir(parents=True, exist_ok=True)
+            os.rename(step.folder, aside / step.folder.name)
+
+
+def _earlier_attempts(folder: Path) -> list[dict[str, float]]:
+    """Start and seconds of interrupted attempts; one ended, as far as can be known, with its last write.
+
+    Also removes temporary files that a killed process left; nobody else writes here, we hold the lock.
+    """
+    if not (folder / "started.json").is_file():
+        return []
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    attempts = read_json(folder / "started.json").get("attempts", [])
+    last_write = max(path.stat().st_mtime for path in files)
+    for attempt in attempts:
+        attempt.setdefault("seconds", round(max(0.0, last_write - attempt["started"]), 3))
+    for path in files:
+        if re.match(r"\.\d+-", path.name):
+            path.unlink()
+    return list(attempts)
+
+
+def _commit() -> str | None:
+    """The checkout's commit, `-dirty` where files differ from it; None for an installed package."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _peak_rss_mb(who: int) -> float:
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kibibytes
+    return round(resource.getrusage(who).ru_maxrss / unit, 1)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{seconds:.1f} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,229 @@
+"""Stages and the plan of a run: what each stage was made with, and so whether it is kept, resumed, new or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from medseg_gan.atomic import read_json
+from medseg_gan.errors import MedsegError, UsageError, did_you_mean
+from medseg_gan.mistakes import show_value
+from medseg_gan.recipe import Recipe, Section
+
+Status = Literal["kept", "resume", "new", "refuse", "rerun", "later"]
+Record = dict[str, Any]
+"""What a stage is made with (`started.json`): its settings, the run's, its upstream's and the data's fingerprints."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a system.
+
+    Args:
+        name: Its field in the system's recipe.
+        function: `"module:function"`, called as `function(config, folder, inputs)`; looked up when it runs.
+        folder: Its folder in the run; by default its number and name, `02-train_gan`.
+        expected: Text of the expected work for `--dry-run`, from the whole recipe's settings.
+        needs: The earlier stages it reads; None means all of them.
+    """
+
+    name: str
+    function: str
+    folder: str | None = None
+    expected: Callable[[Any], str] | None = None
+    needs: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a stage gets besides its own settings and its folder."""
+
+    folders: Mapping[str, Path]
+    """Folders of the stages it needs, all finished."""
+    seed: int
+    device: str
+    precision: str
+    threads: int
+    data: Path | None
+    """The user's data folder; None: the built-in phantom."""
+    run: Path
+    recipe: str
+    profile: str
+    dataset: str
+    source: str
+    sections: Mapping[str, Section]
+    """Settings of every stage, for reports."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage in a plan."""
+
+    stage: Stage
+    section: Section
+    folder: Path
+    needs: tuple[str, ...]
+    record: Record
+    status: Status
+    differences: tuple[str, ...] = ()
+
+    @property
+    def refusal(self) -> MedsegError:
+        """What a user is told where the settings changed."""
+        changed = ", ".join(self.differences) or "unknown"
+        return MedsegError(
+            f"{self.stage.name}: settings changed since {self.folder} was made ({changed}). "
+            f"Use --rerun {self.stage.name} or another --out."
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe about to run in a folder."""
+
+    recipe: Recipe
+    stages: tuple[Stage, ...]
+    run: Path
+    data: Path | None = None
+    manifest: Record | None = None
+    """What the first stage reads, see `data_manifest`; None: the built-in phantom."""
+    device: str = "auto"
+    until: str | None = None
+    rerun: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in self.stages]
+        assert names == list(self.recipe.settings.sections), "a system's stages are its recipe's sections, in order"
+        for option, name in (("--until", self.until), ("--rerun", self.rerun)):
+            if name is not None and name not in names:
+                hint = did_you_mean(name, names) or f"; wanted one of {', '.join(names)}"
+                raise UsageError(f"{option} {name}: there is no such stage{hint}")
+        if self.until and self.rerun and names.index(self.until) < names.index(self.rerun):
+            raise UsageError(f"--until {self.until} comes before --rerun {self.rerun}; nothing would be run")
+
+    def folder(self, stage: Stage) -> Path:
+        """A stage's folder."""
+        return self.run / (stage.folder or f"{self.stages.index(stage) + 1:02d}-{stage.name}")
+
+    def precision(self) -> str:
+        """The precision asked for; `auto` is what the run's earlier stages were made with, once there are any."""
+        asked: str = self.recipe.settings.run.precision
+        for stage in self.stages:
+            if asked != "auto" or stage.name == self.rerun:
+                break
+            if (self.folder(stage) / "started.json").is_file():
+                return str(read_json(self.folder(stage) / "started.json")["run"]["precision"])
+        return asked
+
+    def steps(self) -> list[Step]:
+        """Every stage with its status, judged against the run folder as it is now."""
+        precision = self.precision()
+        names = [stage.name for stage in self.stages]
+        first_rerun = names.index(self.rerun) if self.rerun else len(names)
+        last = names.index(self.until) if self.until else len(names)
+        fingerprints: dict[str, str] = {}
+        steps: list[Step] = []
+        for number, stage in enumerate(self.stages):
+            needs = tuple(names[:number]) if stage.needs is None else stage.needs
+            section = self.recipe.settings.sections[stage.name]
+            record: Record = {
+                "stage": stage.name,
+                "settings": result_settings(section),
+                "run": {"seed": self.recipe.settings.run.seed, "precision": precision},
+                "upstream": {name: fingerprints[name] for name in needs},
+            }
+            if number == 0:
+                record["data"] = self.manifest or {"kind": "phantom"}
+            text = json.dumps(record, sort_keys=True)
+            record["fingerprint"] = fingerprints[stage.name] = hashlib.sha256(text.encode()).hexdigest()
+            folder = self.folder(stage)
+            status, differences = _compare(folder, record)
+            if number >= first_rerun:
+                status = "rerun" if folder.exists() else "new"
+            if number > last:
+                status = "later"
+            steps.append(Step(stage, section, folder, needs, record, status, differences))
+        return steps
+
+
+def result_settings(section: BaseModel) -> Record:
+    """A section's settings as plain values, without those marked as unable to change the result."""
+    settings = section.model_dump(mode="json", by_alias=True)
+    for name, field in type(section).model_fields.items():
+        extra = field.json_schema_extra
+        value = getattr(section, name)
+        if isinstance(extra, dict) and extra.get("fingerprint") is False:
+            del settings[field.alias or name]
+        elif isinstance(value, BaseModel):
+            settings[field.alias or name] = result_settings(value)
+    return settings
+
+
+def data_manifest(folder: Path) -> Record:
+    """Count and fingerprint of a data folder: relative paths, sizes and times of its files, links followed.
+
+    Only the hash of the names is kept: file names of medical data can identify people.
+    """
+    digest = hashlib.sha256()
+    files = total = 0
+    seen: set[str] = set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:  # links can make circles
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        for name in sorted(names):
+            path = Path(where, name)
+            if path.exists():
+                stat = path.stat()
+                digest.update(os.fsencode(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
+                files, total = files + 1, total + stat.st_size
+    return {"kind": "folder", "files": files, "bytes": total, "sha256": digest.hexdigest()}
+
+
+def _compare(folder: Path, record: Record) -> tuple[Status, tuple[str, ...]]:
+    """Status of a stage folder against what the stage would be made with now."""
+    if not (folder / "started.json").is_file():
+        return "new", ()
+    old = read_json(folder / "started.json")
+    if old.get("fingerprint") != record["fingerprint"]:
+        return "refuse", tuple(_differences(old, record))
+    return ("kept" if (folder / "done.json").is_file() else "resume"), ()
+
+
+def _differences(old: Record, new: Record) -> list[str]:
+    """What changed, as `lr: 0.002 -> 0.001`."""
+    changes = _changed(old.get("settings", {}), new["settings"])
+    changes += [f"run.{text}" for text in _changed(old.get("run", {}), new["run"])]
+    if old.get("data") != new.get("data"):
+        changes.append(f"data: {_describe(old.get('data'))} -> {_describe(new.get('data'))}")
+    if not changes:  # a run setting changes everything upstream too; say it once
+        before = old.get("upstream", {})
+        changed = [name for name, fingerprint in new["upstream"].items() if before.get(name) != fingerprint]
+        changes = [f"{name} was made with other settings" for name in changed]
+    return changes
+
+
+def _changed(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Differing leaves of two nested mappings."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        dot = f"{prefix}." if prefix else ""
+        keys = [*new, *(key for key in old if key not in new)]
+        return [text for key in keys for text in _changed(old.get(key), new.get(key), f"{dot}{key}")]
+    return [] if old == new else [f"{prefix}: {show_value(old)} -> {show_value(new)}"]
+
+
+def _describe(manifest: Record | None) -> str:
+    """A data manifest in a few words."""
+    if not manifest or manifest.get("kind") != "folder":
+        return "the built-in phantom"
+    return f"{manifest['files']} files of {manifest['bytes'] / 1e6:.1f} MB ({manifest['sha256'][:8]})"

@@ -1,0 +1,43 @@
+"""How well the interpreter agrees with the annotator on generated images that neither was trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from medseg_gan.evaluation.segmentation import confusion, scores
+from medseg_gan.systems.datasetgan.interpreter import Interpreter
+from medseg_gan.systems.datasetgan.sampling import ImageSource
+
+
+def agreement(
+    interpreter: Interpreter, source: ImageSource, indices: np.ndarray, truth: np.ndarray, num_classes: int
+) -> dict[str, Any]:
+    """Compare every labeller that the interpreter's members make with the annotator.
+
+    Args:
+        interpreter: trained.
+        source: renders the images.
+        indices: `(N,)` sample indices of held-out images that the annotator accepted.
+        truth: `(N, R, R)` the annotator's class ids, 255 where unlabelled.
+        num_classes: K, background included.
+
+    Returns:
+        `agreement_miou` and `per_class_iou` of the interpreter's own labeller (dataset level, background included),
+        `held_out_images`, and the mIoU of each of `labellers`.
+    """
+    matrices = dict.fromkeys(interpreter.labellers, np.zeros((num_classes, num_classes), np.int64))
+    size = source.sampling.block
+    for number in np.unique(indices // size):
+        inside = indices // size == number
+        rendered = source.render(indices[inside])
+        for name, labels in interpreter.predict_each(rendered.images, rendered.maps).items():
+            matrices[name] = matrices[name] + confusion(labels.cpu().numpy(), truth[inside], num_classes).sum(axis=0)
+    own = scores(matrices[interpreter.labeller])
+    return {
+        "agreement_miou": own["miou"],
+        "per_class_iou": own["iou_per_class"],
+        "held_out_images": len(indices),
+        "labellers": {name: scores(matrix)["miou"] for name, matrix in matrices.items()},
+    }

@@ -1,0 +1,226 @@
+"""The label factory: generated slices with labels, as many as asked for, the same however they are asked for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medseg_gan.atomic import atomic_path, read_json, write_array, write_json
+from medseg_gan.data.slices import SliceRecord, SliceStore, StoreWriter, to_hu
+from medseg_gan.device import autocast
+from medseg_gan.errors import MedsegError
+from medseg_gan.labels import LabelTable
+from medseg_gan.systems.datasetgan.features import FeatureExtractor
+from medseg_gan.systems.datasetgan.interpreter import Interpreter
+from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling
+from medseg_gan.systems.datasetgan.vote import keep_certain
+from stylegan2_ada_pytorch import Generator
+
+SHARD_BLOCKS = 16
+"""Blocks in one file of unfinished work: what an interruption can lose."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Generated images with their labels.
+
+    Attributes:
+        images: `(N, 1, R, R)` float32 in [-1, 1].
+        labels: `(N, R, R)` uint8.
+        uncertainty: `(N, R, R)` float32, nats.
+        scores: `(N,)` float32.
+    """
+
+    images: Tensor
+    labels: Tensor
+    uncertainty: Tensor
+    scores: Tensor
+
+
+class LabelFactory:
+    """Generator and interpreter together: sample index to image and label.
+
+    Example:
+        factory = LabelFactory(G, interpreter, Sampling(seed=0))
+        pairs = factory.label(range(3_000_000, 3_000_016))
+
+    Args:
+        G: generator that the interpreter was trained on.
+        interpreter: labels its features.
+        sampling: how images are drawn; the one the annotated images were drawn with.
+        device: where to compute.
+    """
+
+    def __init__(self, G: Generator, interpreter: Interpreter, sampling: Sampling, device: str = "cpu") -> None:
+        self.interpreter = interpreter.to(device)
+        self.source = ImageSource(FeatureExtractor(G, interpreter.variant, sampling.noise_mode), sampling, device)
+
+    def label(self, indices: np.ndarray | range) -> Pairs:
+        """Images and labels at any sample indices, in the given order.
+
+        Whole blocks are rendered and labelled, so that an image does not depend on what else is asked for.
+
+        Raises:
+            MedsegError: no index was given.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        if not len(wanted):
+            raise MedsegError("no generated pair was asked for; wanted at least one index")
+        size = self.source.sampling.block
+        numbers = np.unique(wanted // size)
+        parts = [self._block(int(number)) for number in numbers]
+        rows = torch.from_numpy(np.searchsorted(numbers, wanted // size) * size + wanted % size)
+        return Pairs(
+            *(
+                torch.cat([getattr(part, name) for part in parts])[rows]
+                for name in ("images", "labels", "uncertainty", "scores")
+            )
+        )
+
+    def _block(self, number: int) -> Pairs:
+        rendered = self.source.block(number)
+        with autocast(self.source.device, self.source.sampling.precision):
+            predicted = self.interpreter.predict(rendered.images, rendered.maps)
+        parts = (rendered.images, predicted.labels, predicted.uncertainty, predicted.scores)
+        return Pairs(*(part.cpu() for part in parts))
+
+
+def num_generated(num_pairs: int, portion: float) -> int:
+    """Pairs to generate so that `num_pairs` are left once the most uncertain portion is dropped."""
+    generated = num_pairs
+    while generated - int(generated * portion) < num_pairs:
+        generated += 1
+    return generated
+
+
+def write_pairs(
+    folder: Path,
+    factory: LabelFactory,
+    indices: range,
+    *,
+    window: tuple[float, float],
+    table: LabelTable,
+    spacing: Sequence[float],
+    drop_uncertain: float = 0.0,
+    quirk: bool = False,
+    on_done: Callable[[int], None] | None = None,
+) -> SliceStore:
+    """Write generated pairs as a slice store; called again, it goes on where it was interrupted.
+
+    Beside the store: `scores.npy` `(N,)` and `uncertainty.npy` `(N, R, R)` float16 of the pairs kept, `indices.npy`,
+    and `sampling.json`, from which every image can be rendered again: z depends on the seed and the index alone.
+
+    Args:
+        folder: of the store.
+        factory: makes the pairs.
+        indices: sample indices, one per generated pair.
+        window: HU of -1 and 1.
+        table: classes of the labels.
+        spacing: mm of row, column and slice thickness written into the records.
+        drop_uncertain: portion of the pairs, the most uncertain, that is left out.
+        quirk: the published filter, see `keep_certain`.
+        on_done: called with the number of pairs generated so far.
+
+    Raises:
+        MedsegError: the folder holds pairs of other settings, or the disk is full.
+    """
+    plan = {
+        "version": 1,
+        "sampling": asdict(factory.source.sampling),
+        "weights_sha256": factory.source.weights_sha256,
+        "first": indices.start,
+        "generated": len(indices),
+        "drop_uncertain": drop_uncertain,
+        "quirk": quirk,
+    }
+    path = folder / "sampling.json"
+    if path.exists() and read_json(path) != plan:
+        raise MedsegError(f"{folder} holds pairs of another generator or other settings; use --rerun synthesize")
+    if (folder / "cases.json").exists():
+        return SliceStore.open(folder)
+    write_json(path, plan)
+    shards = _generate(folder / "shards", factory, indices, window, on_done)
+    kept = keep_certain(np.concatenate([_read(shard, "scores") for shard in shards]), drop_uncertain, quirk)
+    _assemble(folder, shards, kept, indices, window=window, table=table, spacing=spacing)
+    shutil.rmtree(folder / "shards")
+    return SliceStore.open(folder)
+
+
+def _generate(
+    folder: Path,
+    factory: LabelFactory,
+    indices: range,
+    window: tuple[float, float],
+    on_done: Callable[[int], None] | None,
+) -> list[Path]:
+    """Label all indices, a shard at a time; shards that are there are kept."""
+    size = SHARD_BLOCKS * factory.source.sampling.block
+    shards = []
+    for start in range(0, len(indices), size):
+        part = indices[start : start + size]
+        path = folder / f"{part.start:010d}.npz"
+        if not path.exists():
+            pairs = factory.label(part)
+            with atomic_path(path) as temporary:
+                np.savez(
+                    temporary,
+                    images=to_hu(pairs.images[:, 0].numpy(), window),
+                    labels=pairs.labels.numpy(),
+                    uncertainty=pairs.uncertainty.numpy().astype(np.float16),
+                    scores=pairs.scores.numpy(),
+                )
+        shards.append(path)
+        if on_done is not None:
+            on_done(min(start + size, len(indices)))
+    return shards
+
+
+def _assemble(
+    folder: Path,
+    shards: Sequence[Path],
+    kept: np.ndarray,
+    indices: range,
+    *,
+    window: tuple[float, float],
+    table: LabelTable,
+    spacing: Sequence[float],
+) -> None:
+    """Join the shards' kept pairs into one store, holding one shard in memory at a time."""
+    scores, uncertainty = [], []
+    done = 0
+    with StoreWriter(folder, window=window, table=table) as writer:
+        for shard in shards:
+            with np.load(shard) as part:
+                count = len(part["scores"])
+                rows = kept[(kept >= done) & (kept < done + count)] - done
+                records = [_record(indices[done + int(row)], spacing) for row in rows]
+                writer.append(part["images"][rows], part["labels"][rows], records)
+                scores.append(part["scores"][rows])
+                uncertainty.append(part["uncertainty"][rows])
+            done += count
+        write_array(folder / "scores.npy", np.concatenate(scores))
+        write_array(folder / "uncertainty.npy", np.concatenate(uncertainty))
+        write_array(folder / "indices.npy", indices.start + kept)
+
+
+def _record(index: int, spacing: Sequence[float]) -> SliceRecord:
+    return SliceRecord(
+        case=f"generated-{index:010d}",
+        patient="generated",
+        slice_index=0,
+        spacing=tuple(float(value) for value in spacing),
+        affine=None,
+        pool="generated",
+        labelled=True,
+    )
+
+
+def _read(shard: Path, name: str) -> np.ndarray:
+    with np.load(shard) as part:
+        return part[name]

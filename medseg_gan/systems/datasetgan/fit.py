@@ -1,0 +1,157 @@
+"""How one member of the interpreter learns: from sampled pixels (the papers) or from whole images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from medseg_gan.device import autocast
+from medseg_gan.errors import MedsegError
+from medseg_gan.labels import UNLABELLED
+from medseg_gan.losses.segmentation import class_weights, weighted_ce_dice
+from medseg_gan.networks.interpreter import PixelClassifier
+from medseg_gan.seeding import torch_generator
+from medseg_gan.systems.datasetgan.features import gather_pixels, project_maps
+
+FIRST_STOPPING_EPOCH = 4
+PATIENCE = 50
+"""The published early stop: from the fifth epoch on, a classifier ends once more than this many batches running fail
+to improve on its best loss so far."""
+
+
+def fit_pixels(
+    classifier: PixelClassifier,
+    maps: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    seed: tuple[int | str, ...],
+    lr: float,
+    max_epochs: int = 100,
+    batch: int = 64,
+    early_stop: bool = True,
+) -> int:
+    """Train a classifier on single pixels of all images, each once an epoch (DatasetGAN; Adam, cross-entropy).
+
+    Feature vectors are read from the maps at native size, as many as a step needs: the same numbers as rows of the
+    hypercolumn, in a thousandth of its memory.
+
+    Args:
+        classifier: trained in place.
+        maps: `(N, C_i, r_i, r_i)` feature maps of the annotated images.
+        labels: `(N, R, R)` class ids; pixels of 255 are left out.
+        seed: of the order of the pixels.
+        lr: learning rate.
+        max_epochs: over all labelled pixels.
+        batch: pixels a step.
+        early_stop: see `PATIENCE`.
+
+    Returns:
+        Steps taken.
+
+    Raises:
+        MedsegError: the loss is not finite.
+    """
+    resolution = labels.shape[-1]
+    truth = labels.flatten().long()
+    labelled = (truth != UNLABELLED).nonzero().squeeze(1)
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=lr)
+    classifier.train()
+    step, best, failures = 0, float("inf"), 0
+    for epoch in range(max_epochs):
+        order = torch.randperm(len(labelled), generator=torch_generator(*seed, "epoch", epoch))
+        for pixels in labelled[order.to(labelled.device)].split(batch):
+            if len(pixels) < 2:
+                continue  # batch norm has no variance of one pixel
+            loss = functional.cross_entropy(classifier(gather_pixels(maps, pixels, resolution)), truth[pixels])
+            value = _update(optimizer, loss, step)
+            step += 1
+            if early_stop and epoch >= FIRST_STOPPING_EPOCH:
+                best, failures = (value, 0) if value < best else (best, failures + 1)
+                if failures > PATIENCE:
+                    return step
+    return step
+
+
+def fit_images(
+    classifier: PixelClassifier,
+    maps: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    seed: tuple[int | str, ...],
+    lr: float,
+    steps: int = 400,
+    batch: int = 4,
+    precision: str = "fp32",
+) -> None:
+    """Train a classifier on whole images: cross-entropy weighted by 1/sqrt(frequency) plus Dice, AdamW, one cycle.
+
+    Its first layer is applied at native size, which is exact, so that an image costs little more than its pixels.
+
+    Args:
+        classifier: trained in place.
+        maps: `(N, C_i, r_i, r_i)` feature maps of the annotated images.
+        labels: `(N, R, R)` class ids; pixels of 255 are left out.
+        seed: of the order of the images.
+        lr: largest learning rate.
+        steps: of the optimiser.
+        batch: images a step.
+        precision: of the classifier.
+
+    Raises:
+        MedsegError: the loss is not finite.
+    """
+    weights = class_weights(class_counts(labels, classifier.num_classes))
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
+    classifier.train()
+    for step, rows in enumerate(_batches(len(labels), batch, steps, seed)):
+        rows = rows.to(labels.device)
+        with autocast(labels.device.type, precision):
+            first = classifier.first
+            hidden = project_maps([part[rows] for part in maps], first.weight, first.bias, labels.shape[-1])
+            logits = classifier.classify(hidden)
+        _update(optimizer, weighted_ce_dice(logits.float(), labels[rows].long(), weights), step)
+        schedule.step()
+
+
+def class_counts(labels: Tensor, num_classes: int) -> Tensor:
+    """Labelled pixels of each class, `(K,)` int64."""
+    return torch.bincount(labels[labels != UNLABELLED].long().flatten(), minlength=num_classes)
+
+
+def drop_small_classes(labels: Tensor, min_pixels: int) -> Tensor:
+    """Make a class background in every image where it has fewer than `min_pixels` pixels (DatasetGAN: 30)."""
+    labels = labels.clone()
+    for label in labels:
+        for index in label.unique().tolist():
+            inside = label == index
+            if index != UNLABELLED and inside.sum() < min_pixels:
+                label[inside] = 0
+    return labels
+
+
+def _batches(count: int, batch: int, steps: int, seed: tuple[int | str, ...]) -> Iterator[Tensor]:
+    """Image numbers of each step; every image once before any a second time."""
+    ahead = torch.empty(0, dtype=torch.int64)
+    epoch = 0
+    for _ in range(steps):
+        while len(ahead) < batch:
+            order = torch.randperm(count, generator=torch_generator(*seed, "epoch", epoch))
+            ahead, epoch = torch.cat([ahead, order]), epoch + 1
+        yield ahead[:batch]
+        ahead = ahead[batch:]
+
+
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor, step: int) -> float:
+    value = loss.item()
+    if not abs(value) < float("inf"):
+        raise MedsegError(
+            f"train_interpreter: the loss is {value} at step {step}; lower the learning rate or use run.precision=fp32"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return value

@@ -1,0 +1,215 @@
+"""Settings of DatasetGAN on StyleGAN2-ADA (Zhang et al., 2021; Fan, 2022): one section per stage, in running order."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from medseg_gan.recipe import Section, SystemRecipe
+
+Row = Literal["synthetic", "real", "hybrid", "real30", "real30_spread", "annotated_only", "pseudo_label"]
+SegmenterName = Literal["deeplabv3", "fcn", "unet"]
+
+
+def _power_of_two(size: int) -> int:
+    if size < 16 or size & (size - 1):
+        near = max(16, 1 << (size - 1).bit_length())
+        raise ValueError(f"{size} is not a power of two of at least 16; use {near}")
+    return size
+
+
+class Phantom(Section):
+    """The built-in thorax phantom, used when no data folder is given."""
+
+    gan_patients: PositiveInt = Field(60, description="patients without ground truth, for the GAN")
+    labelled_patients: PositiveInt = Field(
+        22, description="patients with ground truth, for the labelled and test pools"
+    )
+    annotator_patients: PositiveInt = Field(
+        12, description="patients who train the stand-in annotator and nothing else"
+    )
+    slices_per_patient: PositiveInt = Field(24, description="slices a patient, spread over the lungs")
+    matrix: PositiveInt = Field(128, description="pixels a side of the written volumes")
+
+
+class Prepare(Section):
+    """Volumes to slices: orientation, lungs, crop, size, pools of patients."""
+
+    layout: Literal["auto", "segthor", "folder", "dicom"] = Field(
+        "auto", description="how the data folder is organised"
+    )
+    patient_pattern: str | None = Field(
+        None, description="regular expression whose first group is the patient in a file name (plain folders)"
+    )
+    labels: Literal["paper", "all", "segthor", "lungs"] = Field("paper", description="label table")
+    size: Annotated[int, AfterValidator(_power_of_two)] = Field(256, description="pixels a side, a power of two")
+    window: tuple[float, float] = Field((-1000.0, 400.0), description="HU mapped to -1 and 1")
+    spacing: PositiveFloat | None = Field(None, description="in-plane mm to resample to; none keeps each scan's own")
+    crop: float = Field(1.0, gt=0, le=1, description="centred share of the field of view that is kept")
+    min_lung_cm2: PositiveFloat = Field(20.0, description="lung area from which a slice counts as containing lung, cm2")
+    test_share: float = Field(0.2, gt=0, lt=1, description="share of the labelled patients kept for testing")
+    min_test_patients: PositiveInt = Field(5, description="test patients, at least")
+    gan_share: float = Field(
+        0.5, gt=0, lt=1, description="share of patients for the GAN alone, where every label is derived by rule"
+    )
+    max_test_slices: PositiveInt = Field(10, description="slices of one patient that count in test-R, evenly spread")
+    workers: int = Field(0, ge=0, description="processes (0: one per core)", json_schema_extra={"fingerprint": False})
+    phantom: Phantom = Phantom()
+
+    @model_validator(mode="after")
+    def _window_is_ordered(self) -> Prepare:
+        if self.window[0] >= self.window[1]:
+            raise ValueError(f"window {list(self.window)} runs downwards; give the lower HU first")
+        return self
+
+
+class TrainGan(Section):
+    """StyleGAN2-ADA (Karras et al., 2020a, 2020b)."""
+
+    total_kimg: PositiveFloat = Field(25_000.0, description="training length, thousands of real images")
+    batch_size: PositiveInt = Field(16, description="images a step")
+    z_dim: PositiveInt = Field(512, description="size of the latent z")
+    w_dim: PositiveInt = Field(512, description="size of the latent w")
+    mapping_layers: PositiveInt = Field(2, description="layers of the mapping network")
+    channel_base: PositiveInt = Field(16_384, description="channels times resolution")
+    channel_max: PositiveInt = Field(512, description="channels at most")
+    architecture: Literal["skip", "resnet"] = Field("skip", description="generator architecture")
+    lr: PositiveFloat = Field(0.0025, description="learning rate of G and D")
+    lr_decay_from: float = Field(1.0, gt=0, le=1, description="share of training after which lr falls linearly to zero")
+    r1_gamma: NonNegativeFloat = Field(1.0, description="weight of the R1 penalty")
+    r1_interval: PositiveInt = Field(16, description="steps between R1 penalties")
+    pl_weight: NonNegativeFloat = Field(2.0, description="weight of the path length penalty")
+    pl_interval: PositiveInt = Field(4, description="steps between path length penalties")
+    style_mixing_prob: float = Field(0.9, ge=0, le=1, description="probability of style mixing")
+    ema_kimg: PositiveFloat = Field(5.0, description="half-life of the averaged generator, thousands of images")
+    ema_rampup: float | None = Field(0.05, description="half-life at most this share of the images seen; none: no ramp")
+    mbstd_group: PositiveInt = Field(4, description="group size of the minibatch standard deviation")
+    ada: Literal["ada", "fixed", "off"] = Field(
+        "ada", description="adaptive, constant or no discriminator augmentation"
+    )
+    ada_pipe: Literal["b", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "medical"] = Field(
+        "medical", description="augmentations; `medical` has no mirror, no quarter turns and no negative"
+    )
+    ada_target: float = Field(0.6, gt=-1, lt=1, description="target of r_t, the mean sign of D on real images")
+    ada_kimg: PositiveFloat = Field(500.0, description="thousands of images in which p can go from 0 to 1")
+    p_max: float = Field(0.8, gt=0, le=1, description="bound on the augmentation probability p")
+    fixed_p: float = Field(0.2, ge=0, le=1, description="p where ada is fixed")
+    checkpoint_kimg: PositiveFloat = Field(200.0, description="thousands of images between checkpoints")
+    sample_kimg: PositiveFloat = Field(50.0, description="thousands of images between sample grids")
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> TrainGan:
+        group = min(self.mbstd_group, self.batch_size)
+        if self.batch_size % group:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of mbstd_group {self.mbstd_group}")
+        return self
+
+
+class Segmenter(Section):
+    """A segmentation network and its training."""
+
+    name: SegmenterName = Field("deeplabv3", description="network")
+    backbone: Literal["resnet101", "resnet50", "resnet18"] = Field("resnet101", description="of deeplabv3 and fcn")
+    output_stride: Literal[2, 4, 8, 16] = Field(8, description="of deeplabv3 and fcn; small images want 2")
+    width: PositiveInt = Field(16, multiple_of=16, description="channels of the first level of the unet")
+    backbone_weights: str | None = Field(None, description="local file of ImageNet weights for the backbone")
+    steps: PositiveInt = Field(4000, description="optimiser steps, the same for every row")
+    batch_size: PositiveInt = Field(8, description="slices a step")
+    lr: PositiveFloat = Field(0.001, description="peak learning rate")
+    optimizer: Literal["adam", "onecycle"] = Field(
+        "adam", description="Adam at a constant rate (DatasetGAN), or AdamW with a one-cycle schedule"
+    )
+    loss: Literal["ce", "weighted_ce_dice"] = Field(
+        "ce", description="cross-entropy, or cross-entropy weighted by 1/sqrt(frequency) plus Dice"
+    )
+    augment: bool = Field(False, description="random affine and intensity changes; left and right are never swapped")
+
+
+class Annotate(Section):
+    """Generated slices and the masks an annotator gives them."""
+
+    annotator: Literal["auto", "person", "lungs", "segmenter"] = Field(
+        "auto", description="who paints: auto is the HU rule for the lungs table, the stand-in on the phantom, else you"
+    )
+    num_images: PositiveInt = Field(30, description="annotated generated slices")
+    held_out: PositiveInt = Field(100, description="further slices labelled to judge the interpreter (not by a person)")
+    truncation_psi: float = Field(0.7, gt=0, le=1, description="truncation of the first half of the layers")
+    max_tries: PositiveInt = Field(20, description="candidates looked at per accepted slice before giving up")
+    stand_in: Segmenter = Segmenter()
+
+
+class TrainInterpreter(Section):
+    """The style interpreter: from the generator's features to labels."""
+
+    features: Literal["editgan", "one_per_block", "drop_const", "datasetgan1", "dariant_sg2"] = Field(
+        "editgan", description="which of the generator's maps"
+    )
+    labeller: Literal["features", "image", "average"] = Field(
+        "features", description="classifiers on features, a U-Net on the image alone, or the mean of both"
+    )
+    loss: Literal["pixels", "whole_image"] = Field("pixels", description="sampled pixels (paper) or whole images")
+    preset: Literal["seed003", "seed003-literal", "datasetgan"] = Field("seed003", description="pixel classifiers")
+    members: PositiveInt = Field(10, description="classifiers in the ensemble")
+    max_epochs: PositiveInt = Field(100, description="epochs over all pixels (loss: pixels)")
+    pixel_batch: PositiveInt = Field(64, description="pixels a step (loss: pixels)")
+    steps: PositiveInt = Field(400, description="steps (loss: whole_image, and the image labeller)")
+    image_members: PositiveInt = Field(3, description="U-Nets of the image labeller")
+    image_width: PositiveInt = Field(16, multiple_of=16, description="channels of their first level")
+
+
+class Synthesize(Section):
+    """The factory at work: training pairs and test-G."""
+
+    num_pairs: PositiveInt = Field(1500, description="generated image-label pairs for training")
+    num_test_g: PositiveInt = Field(100, description="further pairs, at reserved indices, that make test-G")
+    block_size: PositiveInt = Field(8, description="images rendered together; part of what makes bits reproducible")
+    filter_portion: float = Field(0.0, ge=0, lt=1, description="share of the most uncertain pairs left out of training")
+
+
+class TrainSegmenters(Section):
+    """Segmenters on each training set, at equal optimiser steps."""
+
+    rows: tuple[Row, ...] = Field(
+        ("synthetic", "real", "hybrid", "real30", "real30_spread", "annotated_only", "pseudo_label"),
+        min_length=1,
+        description="training sets",
+    )
+    networks: tuple[SegmenterName, ...] = Field(
+        ("deeplabv3",), min_length=1, description="each is trained on every row"
+    )
+    segmenter: Segmenter = Segmenter()
+    deciding_seeds: PositiveInt = Field(3, description="segmenter seeds of the rows that decide")
+    other_seeds: PositiveInt = Field(1, description="segmenter seeds of the other rows")
+    num_real: PositiveInt = Field(500, description="real labelled slices of the row `real`")
+    few_patients: PositiveInt = Field(3, description="patients of the row `real30`, the hybrid and the pseudo-labels")
+    few_slices: PositiveInt = Field(10, description="slices of each of them")
+    val_slices: PositiveInt = Field(60, description="slices of held-out labelled patients that pick the checkpoint")
+    checkpoints: PositiveInt = Field(4, description="checkpoints of a training among which the protocols pick")
+    workers: int = Field(0, ge=0, description="processes (0: one per core)", json_schema_extra={"fingerprint": False})
+
+
+class Evaluate(Section):
+    """test-G and test-R, protocols and floors."""
+
+    bootstrap: PositiveInt = Field(2000, description="resamples of test patients behind each interval")
+    folds: int = Field(5, ge=2, description="folds of the protocol `seed`")
+
+
+class Report(Section):
+    """The page people read."""
+
+    pictures: PositiveInt = Field(16, description="slices in each picture grid")
+
+
+class DatasetGanRecipe(SystemRecipe):
+    """The recipe of DatasetGAN: its fields are its stages in running order."""
+
+    prepare: Prepare = Prepare()
+    train_gan: TrainGan = TrainGan()
+    annotate: Annotate = Annotate()
+    train_interpreter: TrainInterpreter = TrainInterpreter()
+    synthesize: Synthesize = Synthesize()
+    train_segmenters: TrainSegmenters = TrainSegmenters()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()

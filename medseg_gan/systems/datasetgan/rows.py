@@ -1,0 +1,171 @@
+"""The training sets a run compares: which slices each row of the table uses, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from medseg_gan.data.slices import SliceStore
+from medseg_gan.errors import MedsegError
+from medseg_gan.seeding import numpy_rng
+
+DECIDING = ("synthetic", "hybrid", "real30", "pseudo_label", "annotated_only")
+"""Rows that decide whether the factory earns its place; they are trained with several segmenter seeds."""
+
+COMPARISONS = (
+    ("hybrid", "synthetic"),
+    ("hybrid", "real30"),
+    ("hybrid", "pseudo_label"),
+    ("hybrid", "annotated_only"),
+    ("synthetic", "annotated_only"),
+)
+"""Orderings the report judges, each `a` against `b` on test-R."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The real labelled slices one segmenter seed may use; rows of the same seed share them, so they compare in pairs.
+
+    Attributes:
+        validation: slices of patients kept aside to pick checkpoints.
+        real: up to `num_real` slices spread over the other labelled patients.
+        few: the slices of a few patients, how people annotate.
+        spread: as many slices spread over all of them.
+    """
+
+    validation: np.ndarray
+    real: np.ndarray
+    few: np.ndarray
+    spread: np.ndarray
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a row's labels cost: real labelled slices and patients of its own, its stand-in's, and generated slices."""
+
+    real_slices: int = 0
+    real_patients: int = 0
+    stand_in_slices: int = 0
+    stand_in_patients: int = 0
+    annotated_synthetic: int = 0
+    synthetic_pairs: int = 0
+    pseudo_slices: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """One row for one segmenter seed: store names with indices and the share of every batch each fills."""
+
+    row: str
+    seed: int
+    parts: tuple[tuple[str, np.ndarray, float], ...]
+    cost: Cost = field(default_factory=Cost)
+
+
+def even_slices(store: SliceStore, indices: np.ndarray, count: int) -> np.ndarray:
+    """`count` of one patient's slices, evenly spread from its first to its last (all of them when there are fewer)."""
+    ordered = sorted(indices.tolist(), key=lambda k: (store.records[k].case, store.records[k].slice_index))
+    picks = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
+    return np.array([ordered[k] for k in picks], np.int64)
+
+
+def spread_slices(store: SliceStore, patients: Sequence[str], pool: str, count: int) -> np.ndarray:
+    """`count` slices over all `patients`, as equally as their numbers of slices allow."""
+    queues = []
+    for patient in patients:
+        own = store.indices(pool, labelled=True, patients=[patient])
+        share = -(-count // len(patients))
+        queues.append(list(even_slices(store, own, share)) + sorted(set(own.tolist())))
+    chosen: dict[int, None] = {}
+    while len(chosen) < count and any(queues):
+        for queue in queues:
+            while queue and queue[0] in chosen:
+                queue.pop(0)
+            if queue and len(chosen) < count:
+                chosen[int(queue.pop(0))] = None
+    return np.array(sorted(chosen), np.int64)
+
+
+def draw_real_slices(
+    store: SliceStore, *, seed: int, draw: int, num_real: int, few_patients: int, few_slices: int, val_slices: int
+) -> Draw:
+    """Choose the real labelled slices of one segmenter seed; the validation patients are the same for every seed.
+
+    Raises:
+        MedsegError: the labelled pool has too few patients.
+    """
+    patients = sorted(store.patients("labelled"))
+    if len(patients) < 2:
+        raise MedsegError(
+            f"the labelled pool has {len(patients)} patient(s), wanted at least 2 (one picks checkpoints); "
+            "give more labelled patients or a lower prepare.test_share"
+        )
+    order = numpy_rng(seed, "validation patients").permutation(patients).tolist()
+    num_validation = max(1, min(4, len(patients) // 5))
+    held_out, others = order[:num_validation], sorted(order[num_validation:])
+    # A few patients means patients with enough slices; only where nobody has, take those with most.
+    sizes = {patient: len(store.indices("labelled", labelled=True, patients=[patient])) for patient in others}
+    shuffled = numpy_rng(seed, "few patients", draw).permutation(others).tolist()
+    few = sorted(shuffled, key=lambda patient: -min(sizes[patient], few_slices))[:few_patients]
+    few_indices = [
+        even_slices(store, store.indices("labelled", labelled=True, patients=[patient]), few_slices) for patient in few
+    ]
+    few_all = np.sort(np.concatenate(few_indices))
+    return Draw(
+        validation=spread_slices(store, held_out, "labelled", val_slices),
+        real=spread_slices(store, others, "labelled", num_real),
+        few=few_all,
+        spread=spread_slices(store, shuffled, "labelled", len(few_all)),
+    )
+
+
+def training_set(
+    row: str, seed: int, draw: Draw, store: SliceStore, *, synthetic: np.ndarray, annotated: np.ndarray, stand_in: Cost
+) -> TrainingSet:
+    """The parts and the cost of one row; `stand_in` is what the annotator itself was trained on.
+
+    A hybrid batch is half real: thirty real slices among a thousand generated ones would hardly be seen. The pseudo-label
+    row is built the same way, with real slices labelled by the `real30` segmenter of the same seed for the generated ones.
+    """
+    labelled_by_annotator = Cost(
+        stand_in_slices=stand_in.stand_in_slices,
+        stand_in_patients=stand_in.stand_in_patients,
+        annotated_synthetic=len(annotated),
+    )
+    factory = Cost(**{**vars(labelled_by_annotator), "synthetic_pairs": len(synthetic)})
+
+    def real_cost(indices: np.ndarray, base: Cost = Cost(), **more: int) -> Cost:
+        patients = len({store.records[k].patient for k in indices.tolist()})
+        return Cost(**{**vars(base), "real_slices": len(indices), "real_patients": patients, **more})
+
+    unlabelled = store.indices("gan")
+    parts: dict[str, tuple[tuple[tuple[str, np.ndarray, float], ...], Cost]] = {
+        "synthetic": ((("synthetic", synthetic, 1.0),), factory),
+        "annotated_only": ((("annotated", annotated, 1.0),), labelled_by_annotator),
+        "real": ((("real", draw.real, 1.0),), real_cost(draw.real)),
+        "real30": ((("real", draw.few, 1.0),), real_cost(draw.few)),
+        "real30_spread": ((("real", draw.spread, 1.0),), real_cost(draw.spread)),
+        "hybrid": ((("synthetic", synthetic, 0.5), ("real", draw.few, 0.5)), real_cost(draw.few, factory)),
+        "pseudo_label": (
+            (("pseudo", np.arange(len(unlabelled)), 0.5), ("real", draw.few, 0.5)),
+            real_cost(draw.few, pseudo_slices=len(unlabelled)),
+        ),
+    }
+    chosen, cost = parts[row]
+    return TrainingSet(row, seed, chosen, cost)
+
+
+def title(row: str, cost: Cost) -> str:
+    """The row's name in tables, with the numbers that matter."""
+    few = f"{cost.real_slices} real of {cost.real_patients} patients"
+    return {
+        "synthetic": f"{cost.synthetic_pairs} synthetic",
+        "annotated_only": f"{cost.annotated_synthetic} annotated synthetic only (no interpreter)",
+        "real": f"{cost.real_slices} real",
+        "real30": f"{few} only",
+        "real30_spread": f"{cost.real_slices} real spread over {cost.real_patients} patients",
+        "hybrid": f"hybrid: {cost.synthetic_pairs} synthetic + {few}",
+        "pseudo_label": f"pseudo-label: {cost.pseudo_slices} unlabelled real + {few}",
+    }[row]

@@ -1,0 +1,84 @@
+"""Random changes of labelled slices, a whole batch at once; left and right are never swapped."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+AIR = -1.0
+"""Image value outside the field of view."""
+
+
+def augment(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Move each slice and its label alike, then change the slice's grey values.
+
+    Draws from torch's global stream, so that a step which seeds itself repeats its augmentation.
+
+    Args:
+        image: `(B, 1, H, W)` in [-1, 1].
+        label: `(B, H, W)` class ids.
+
+    Returns:
+        Image and label of the same shapes and ranges.
+    """
+    image, label = apply_affine(image, label, draw_affine(len(image), image.device))
+    return vary_intensity(image), label
+
+
+def draw_affine(
+    count: int, device: torch.device | str, *, degrees: float = 10.0, scale: float = 0.15, shift: float = 0.1
+) -> Tensor:
+    """Draw rotations, scalings of each axis and translations; no draw mirrors.
+
+    Args:
+        count: number of transforms B.
+        device: where they are wanted.
+        degrees: rotation at most.
+        scale: each axis is scaled by 1 - scale to 1 + scale.
+        shift: translation at most, as a share of the half side.
+
+    Returns:
+        `(B, 2, 3)` maps from output to input, coordinates (x, y) in [-1, 1].
+    """
+    uniform = torch.rand(count, 5, device=device) * 2 - 1
+    angle = uniform[:, 0] * math.radians(degrees)
+    stretch = 1 / (1 + uniform[:, 1:3] * scale)  # (B, 2)
+    cos, sin = angle.cos(), angle.sin()
+    rotation = torch.stack([cos, -sin, sin, cos], dim=1).reshape(count, 2, 2)
+    return torch.cat([rotation * stretch.unsqueeze(1), (uniform[:, 3:] * shift).unsqueeze(2)], dim=2)
+
+
+def apply_affine(image: Tensor, label: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Resample slices linearly and labels to the nearest pixel; from outside come air and background.
+
+    Args:
+        image: `(B, 1, H, W)` in [-1, 1].
+        label: `(B, H, W)` class ids.
+        theta: `(B, 2, 3)` maps from output to input.
+    """
+    grid = functional.affine_grid(theta, list(image.shape), align_corners=False)
+    moved = functional.grid_sample(image - AIR, grid, align_corners=False) + AIR
+    nearest = functional.grid_sample(label.unsqueeze(1).to(image.dtype), grid, mode="nearest", align_corners=False)
+    return moved, nearest.squeeze(1).to(label.dtype)
+
+
+def vary_intensity(
+    image: Tensor, *, gamma: float = 0.25, gain: float = 0.1, offset: float = 0.08, noise: float = 0.08
+) -> Tensor:
+    """Change contrast and brightness of each slice and add white noise; values stay in [-1, 1].
+
+    Args:
+        image: `(B, 1, H, W)` in [-1, 1].
+        gamma: the exponent on [0, 1] is exp(-gamma) to exp(gamma).
+        gain: factor 1 - gain to 1 + gain.
+        offset: added value at most.
+        noise: standard deviation at most.
+    """
+    uniform = torch.rand(4, len(image), 1, 1, 1, device=image.device)
+    exponent = torch.exp(gamma * (2 * uniform[0] - 1))
+    image = 2 * ((image + 1) / 2).clamp(min=0) ** exponent - 1  # rounding below -1 would become NaN
+    image = image * (1 + gain * (2 * uniform[1] - 1)) + offset * (2 * uniform[2] - 1)
+    return (image + noise * uniform[3] * torch.randn_like(image)).clamp(-1, 1)

@@ -1,0 +1,159 @@
+"""Labelled slices to train on: where they lie, which share of a batch they make, and the batches themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medseg_gan.data.sampler import EndlessSampler, PatientBalancedSampler
+from medseg_gan.data.slices import SliceStore
+from medseg_gan.errors import MedsegError
+from medseg_gan.labels import UNLABELLED
+from medseg_gan.seeding import mix_seed
+
+
+class LabelledSlices:
+    """Images, labels and patients by position, read when asked for.
+
+    Pickles as a description when it comes from a store, so that other processes open the files themselves.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, patients: Sequence[str] | None = None) -> None:
+        """Take slices from memory.
+
+        Args:
+            images: `(N, C, H, W)` in [-1, 1].
+            labels: `(N, H, W)` class ids, 255 where unlabelled.
+            patients: patient of each slice; without, every slice counts as its own.
+        """
+        self.images, self.labels = images, labels
+        self.patients = list(patients) if patients is not None else [str(k) for k in range(len(images))]
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self.patients)
+
+    def read(self, positions: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
+        """Images `(B, C, H, W)` float32 in [-1, 1] and labels `(B, H, W)` int64 at these positions."""
+        index = torch.as_tensor(np.asarray(positions, dtype=np.int64))
+        return self.images[index].float(), self.labels[index].long()
+
+
+class StoredSlices(LabelledSlices):
+    """Some slices of a slice store."""
+
+    def __init__(self, folder: Path, indices: Sequence[int] | np.ndarray) -> None:
+        """Name the slices.
+
+        Args:
+            folder: of the store.
+            indices: which of its slices.
+        """
+        self.folder, self.indices = Path(folder), np.asarray(indices, dtype=np.int64)
+        self.store = SliceStore.open(self.folder)
+        self.patients = [self.store.records[index].patient for index in self.indices]
+
+    def read(self, positions: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
+        """As `LabelledSlices.read`, from the memory-mapped arrays."""
+        chosen = self.indices[np.asarray(positions, dtype=np.int64)]
+        return self.store.image_tensor(chosen), self.store.label_tensor(chosen)
+
+    def __reduce__(self) -> tuple[type, tuple[Path, np.ndarray]]:
+        """Pickle the description, not the files' content."""
+        return type(self), (self.folder, self.indices)
+
+
+@dataclass(frozen=True)
+class TrainingSource:
+    """Labelled slices and their part in training.
+
+    Attributes:
+        slices: the slices.
+        share: part of every batch that comes from here, relative to the other sources.
+        balanced: whether patients rather than slices are equally frequent.
+    """
+
+    slices: LabelledSlices
+    share: float = 1.0
+    balanced: bool = False
+
+
+def split_batch(batch_size: int, shares: Sequence[float]) -> list[int]:
+    """Slices of each source in a batch, by largest remainder.
+
+    Raises:
+        MedsegError: a source would get none.
+    """
+    exact = np.asarray(shares, dtype=float) / sum(shares) * batch_size
+    counts = np.floor(exact + 1e-9).astype(int)
+    for k in np.argsort(counts - exact, kind="stable")[: batch_size - counts.sum()]:
+        counts[k] += 1
+    if (counts < 1).any():
+        raise MedsegError(f"batch_size {batch_size} leaves a source of share {min(shares):g} without a slice; raise it")
+    return counts.tolist()
+
+
+class TrainingBatches:
+    """Batches `{"image", "label"}` from several sources; batch k depends on the seed and k alone."""
+
+    def __init__(self, sources: Sequence[TrainingSource], batch_size: int, seed: int, start: int = 0) -> None:
+        """Set up the streams.
+
+        Args:
+            sources: where slices come from.
+            batch_size: slices in a batch.
+            seed: of the order.
+            start: number of batches already used by an earlier run.
+        """
+        self.sources, self.seed, self.start = sources, seed, start
+        self.counts = split_batch(batch_size, [source.share for source in sources])
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Yield batches without end, images `(B, C, H, W)` and labels `(B, H, W)`."""
+        streams = [self._stream(k) for k in range(len(self.sources))]
+        while True:
+            parts = [
+                source.slices.read(list(islice(stream, count)))
+                for source, stream, count in zip(self.sources, streams, self.counts, strict=True)
+            ]
+            yield {"image": torch.cat([image for image, _ in parts]), "label": torch.cat([label for _, label in parts])}
+
+    def _stream(self, k: int) -> Iterator[int]:
+        """Endless positions in source k, from the first one not used yet."""
+        source, seed, start = self.sources[k], mix_seed(self.seed, "source", k), self.start * self.counts[k]
+        if source.balanced:
+            return iter(PatientBalancedSampler(source.slices.patients, seed, start))
+        return iter(EndlessSampler(len(source.slices), seed, start))
+
+
+def class_frequencies(sources: Sequence[TrainingSource], num_classes: int) -> Tensor:
+    """Share of each class among the labelled pixels of a batch.
+
+    Returns:
+        `(K,)` frequencies that sum to 1.
+
+    Raises:
+        MedsegError: a slice without label, or a label outside the table.
+    """
+    total = torch.zeros(num_classes, dtype=torch.float64)
+    for source in sources:
+        counts = torch.zeros(256, dtype=torch.float64)
+        for start in range(0, len(source.slices), 256):
+            _, label = source.slices.read(range(start, min(start + 256, len(source.slices))))
+            blank = (label == UNLABELLED).flatten(1).all(dim=1)
+            if blank.any():
+                raise MedsegError(
+                    f"slice {start + int(blank.nonzero()[0])} of a training set has no label; leave it out"
+                )
+            counts += torch.bincount(label.flatten(), minlength=256)
+        unknown = counts[num_classes:UNLABELLED].nonzero().flatten() + num_classes
+        if len(unknown):
+            raise MedsegError(f"a training label holds the value {int(unknown[0])}, wanted 0 to {num_classes - 1}")
+        total += source.share * counts[:num_classes] / counts[:num_classes].sum()
+    return total / total.sum()

@@ -1,0 +1,91 @@
+"""Independent jobs in processes of one thread each, which for small networks beats threads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+
+from medseg_gan.errors import MedsegError
+from medseg_gan.training.log import Progress
+
+
+def run_jobs(
+    function: Callable[..., Any],
+    jobs: Mapping[str, Mapping[str, Any]],
+    workers: int,
+    description: str,
+    total: int | None = None,
+) -> dict[str, Any]:
+    """Call `function` once per job and collect what it returns.
+
+    Args:
+        function: importable by name; called with a job's arguments.
+        jobs: picklable keyword arguments by the job's name.
+        workers: processes; 1 calls the function here, with this process's threads.
+        description: on the progress bar.
+        total: number of jobs with those done earlier, for the bar.
+
+    Returns:
+        Results by name.
+
+    Raises:
+        MedsegError: a job failed, in one line with its name; the others are ended.
+    """
+    total = len(jobs) if total is None else total
+    results: dict[str, Any] = {}
+    with Progress(total, description, "job", initial=total - len(jobs)) as bar:
+        if workers <= 1 or len(jobs) <= 1:
+            for name, arguments in jobs.items():
+                results[name] = _call(name, lambda arguments=arguments: function(**arguments))
+                bar.note(name)
+                bar.update()
+            return results
+        pool = ProcessPoolExecutor(
+            min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+        )
+        try:
+            names = {pool.submit(function, **arguments): name for name, arguments in jobs.items()}
+            for future in as_completed(names):
+                results[names[future]] = _call(names[future], future.result)
+                bar.note(names[future])
+                bar.update()
+        except BaseException:  # Ctrl-C as well: nothing may go on behind the user's back
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
+    return results
+
+
+def _call(name: str, run: Callable[[], Any]) -> Any:
+    try:
+        return run()
+    except MedsegError as error:
+        raise MedsegError(f"{name}: {error}") from error
+    except BrokenProcessPool as error:
+        raise MedsegError(
+            f"{name}: its process was ended from outside, usually for want of memory; use fewer workers"
+        ) from error
+
+
+def _start_worker() -> None:
+    """One thread; Ctrl-C is the parent's business; and no worker outlives a parent that was killed."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,255 @@
+"""The StyleGAN2-ADA stage: train a generator on slices, save it, load it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from medseg_gan.checkpoint import load_checkpoint, save_checkpoint
+from medseg_gan.data.sampler import EndlessSampler, PatientBalancedSampler
+from medseg_gan.device import autocast
+from medseg_gan.errors import MedsegError, did_you_mean
+from medseg_gan.seeding import mix_seed, torch_generator
+from medseg_gan.training.batches import ImageBatches
+from medseg_gan.training.engine import resume, run_training, save_samples
+from medseg_gan.training.memory import keep_freed_memory
+from medseg_gan.training.stylegan2_step import StyleGAN2Settings, StyleGAN2Step
+from stylegan2_ada_pytorch import AUGMENT_PIPES, Generator
+
+GENERATOR = "G_ema.pt"
+SHEET = 32  # images on a sample sheet
+
+
+def train_stylegan2(
+    images: Tensor | Dataset[Any],
+    groups: Sequence[str] | None,
+    folder: Path,
+    *,
+    seed: int,
+    device: str = "cpu",
+    precision: str = "fp32",
+    workers: int = 0,
+    snapshot_kimg: float = 200.0,
+    sample_kimg: float = 200.0,
+    log_kimg: float = 0.1,
+    keep: int = 2,
+    **settings: Any,
+) -> None:
+    """Train StyleGAN2-ADA and leave the averaged generator in `folder/G_ema.pt`.
+
+    Called again after an interruption it goes on from the newest checkpoint; on the CPU the final weights are then
+    bit-equal to those of an uninterrupted run. A finished folder is left as it is.
+
+    Args:
+        images: `(N, C, H, W)` in [-1, 1], or a dataset of such `(C, H, W)` items (or dictionaries with `image`).
+        groups: patient of each image, for batches balanced by patient; None: every image equally often.
+        folder: gets `G_ema.pt`, `stats.jsonl`, `tensorboard/`, `samples/*.png`, `real.png`, `checkpoint-*.pt`.
+        seed: of weights, order of the images and all draws.
+        device: `cpu` or `cuda`.
+        precision: `fp32` or `bf16`.
+        workers: reading processes for a dataset.
+        snapshot_kimg: thousand images between checkpoints.
+        sample_kimg: thousand images between sample sheets.
+        log_kimg: thousand images between rows of the statistics.
+        keep: checkpoints kept.
+        settings: fields of `StyleGAN2Settings`.
+
+    Raises:
+        MedsegError: unusable images or sizes, a checkpoint of other settings, a term that is not finite.
+    """
+    folder = Path(folder)
+    if (folder / GENERATOR).is_file():
+        return
+    s = StyleGAN2Settings(**settings)
+    first = check_images(images)
+    check_settings(s)
+    channels, resolution = first.shape[0], first.shape[-1]
+    identity = asdict(s) | {"seed": seed, "precision": precision, "images": len(images)}  # type: ignore[arg-type]
+
+    keep_freed_memory()
+    step = StyleGAN2Step(s, resolution=resolution, channels=channels, seed=seed, device=device, precision=precision)
+    done = resume(folder, step.objects(), identity)
+    sheet = next(iter(image_batches(images, groups, SHEET, seed, 0, device)))["image"]
+    save_samples(folder / "samples" / "real.png", sheet)
+
+    def every(kimg: float) -> int:
+        return max(1, round(kimg * 1000 / s.batch_size))
+
+    run_training(
+        step,
+        image_batches(images, groups, s.batch_size, seed, done * s.batch_size, device, workers),
+        folder,
+        step.objects(),
+        done=done,
+        total=s.iterations,
+        batch_size=s.batch_size,
+        settings=identity,
+        log_every=every(log_kimg),
+        snapshot_every=every(snapshot_kimg),
+        sample_every=every(sample_kimg),
+        samples=lambda: draw_samples(step, seed),
+        scalars=lambda: {"p": step.ada.p, "r_t": step.ada.r_t, "lr": step.G_optimizer.param_groups[0]["lr"]},
+        warn=lambda row: advice(row, s),
+        description="train_gan",
+        keep=keep,
+    )
+    save_generator(folder / GENERATOR, step.G_ema, images_seen=s.iterations * s.batch_size)
+
+
+def image_batches(
+    images: Tensor | Dataset[Any],
+    groups: Sequence[str] | None,
+    batch_size: int,
+    seed: int,
+    start: int,
+    device: str,
+    workers: int = 0,
+) -> ImageBatches:
+    """Endless batches from position `start` of the index stream of `seed`."""
+    stream_seed = mix_seed(seed, "order")
+    if groups is None:
+        indices: Any = EndlessSampler(len(images), stream_seed, start)  # type: ignore[arg-type]
+    else:
+        indices = PatientBalancedSampler(groups, stream_seed, start)
+    return ImageBatches(images, indices, batch_size, device, workers)
+
+
+@torch.no_grad()
+def draw_samples(step: StyleGAN2Step, seed: int) -> Tensor:
+    """The same latents through the averaged generator with its fixed noise: `(SHEET, C, H, W)`."""
+    z = torch.randn(SHEET, step.settings.z_dim, generator=torch_generator(seed, "samples")).to(step.device)
+    with autocast(step.device, step.precision):
+        return torch.cat([step.G_ema(part, noise_mode="const") for part in z.split(step.batch_gpu)]).float()
+
+
+def advice(row: Mapping[str, float], settings: StyleGAN2Settings) -> str | None:
+    """One line on what to try when a row of the statistics shows a training going wrong, else None.
+
+    Args:
+        row: `images`, `p`, and `sign_real`, `sign_fake`: the mean signs of the discriminator's logits.
+        settings: of the training.
+    """
+    if row["images"] < 5000:
+        return None
+    if settings.ada == "ada" and row["p"] >= settings.p_max:
+        return (
+            f"augmentation is at its bound (p {row['p']:.2f}) and the discriminator still knows the images by heart: "
+            "try more patients, a shorter training or a larger r1_gamma"
+        )
+    if settings.ada != "ada" and min(row["sign_real"], -row["sign_fake"]) > 0.95:
+        return (
+            "the discriminator tells nearly all real and generated images apart, so the generator learns little: "
+            "try ada: ada, more patients or a larger r1_gamma"
+        )
+    return None
+
+
+def save_generator(path: Path, G_ema: Generator, images_seen: int) -> None:
+    """Write a generator as plain values and tensors: `init_kwargs`, `state_dict`, `images_seen`."""
+    save_checkpoint(path, init_kwargs=G_ema.init_kwargs, state_dict=G_ema.state_dict(), images_seen=images_seen)
+
+
+def load_generator(path: Path, device: str = "cpu") -> Generator:
+    """Rebuild a generator of `save_generator`, in eval mode and without gradients.
+
+    Raises:
+        MedsegError: the file is missing, cut off, or not a generator.
+    """
+    saved = load_checkpoint(path)
+    missing = {"init_kwargs", "state_dict"} - saved.keys()
+    if missing:
+        raise MedsegError(
+            f"{path} is no generator: it has no {', '.join(sorted(missing))}; wanted the {GENERATOR} of a run"
+        )
+    try:
+        G = Generator(**saved["init_kwargs"])
+        G.load_state_dict(saved["state_dict"])
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise MedsegError(f"{path}: the weights do not fit their generator ({reason}); train it again") from error
+    return G.to(device).eval().requires_grad_(False)
+
+
+def images_per_second(
+    settings: StyleGAN2Settings,
+    *,
+    resolution: int = 64,
+    channels: int = 1,
+    device: str = "cpu",
+    precision: str = "bf16",
+    iterations: int = 32,
+    warmup: int = 4,
+) -> float:
+    """Training speed on random images, lazy phases in their usual share; nothing is logged or saved.
+
+    Args:
+        settings: of the training to measure.
+        resolution: side of the images.
+        channels: channels of the images.
+        device: `cpu` or `cuda`.
+        precision: `fp32` or `bf16`.
+        iterations: measured steps; best a multiple of `r1_interval`.
+        warmup: steps before.
+    """
+    keep_freed_memory()
+    step = StyleGAN2Step(settings, resolution=resolution, channels=channels, seed=0, device=device, precision=precision)
+    images = torch.rand(64, channels, resolution, resolution) * 2 - 1
+    engine = Engine(step)
+    engine.run(image_batches(images, None, settings.batch_size, 0, 0, device), epoch_length=warmup)
+    wait(device)
+    start = time.perf_counter()
+    engine.run(image_batches(images, None, settings.batch_size, 0, 0, device), max_epochs=1, epoch_length=iterations)
+    wait(device)
+    return settings.batch_size * iterations / (time.perf_counter() - start)
+
+
+def wait(device: str) -> None:
+    """Let a GPU finish what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def check_settings(settings: StyleGAN2Settings) -> None:
+    """Refuse batch sizes that cannot be cut evenly, and an unknown set of augmentations.
+
+    Raises:
+        MedsegError: a size does not divide another, or `ada_pipe` is not known.
+    """
+    if settings.ada_pipe not in AUGMENT_PIPES:
+        meant = did_you_mean(settings.ada_pipe, AUGMENT_PIPES)
+        raise MedsegError(f"ada_pipe {settings.ada_pipe} is not one of {', '.join(AUGMENT_PIPES)}{meant}")
+    s, part = settings, settings.batch_gpu or settings.batch_size
+    if s.batch_size % part:
+        raise MedsegError(
+            f"batch_size {s.batch_size} is not a multiple of batch_gpu {part}; choose one that divides it"
+        )
+    group = min(s.mbstd_group, part)
+    if part % group:
+        raise MedsegError(f"{part} images at a time cannot be cut into groups of mbstd_group {group}; choose a divisor")
+
+
+def check_images(images: Tensor | Dataset[Any]) -> Tensor:
+    """Refuse images the networks cannot take; return the first.
+
+    Raises:
+        MedsegError: no images, a wrong shape, or values that are not finite or far from [-1, 1].
+    """
+    if len(images) == 0:  # type: ignore[arg-type]
+        raise MedsegError("no images to train on; wanted at least one slice in the gan pool")
+    item = images[0]
+    first = torch.as_tensor(item["image"] if isinstance(item, dict) else item)
+    height, width = first.shape[-2:]
+    if first.ndim != 3 or height != width or height < 8 or height & (height - 1):
+        raise MedsegError(f"images have shape {tuple(first.shape)}, wanted (C, H, W), square, a power of two from 8 on")
+    seen = images if isinstance(images, Tensor) else first
+    if not torch.isfinite(seen).all() or seen.abs().max() > 1.001:
+        raise MedsegError("image values are not finite or outside [-1, 1]; window and scale them first")
+    return first

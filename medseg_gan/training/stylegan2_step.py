@@ -1,0 +1,268 @@
+"""One iteration of StyleGAN2-ADA: generator, path length, discriminator, R1, moving average, augmentation strength."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from ignite.engine import Engine
+from torch import Tensor, nn
+
+from medseg_gan.device import autocast
+from medseg_gan.seeding import seed_step
+from medseg_gan.training.ada import AdaController
+from medseg_gan.training.ema import update_ema
+from stylegan2_ada_pytorch import (
+    AUGMENT_PIPES,
+    AugmentPipe,
+    Discriminator,
+    Generator,
+    discriminator_loss,
+    generator_loss,
+    lazy_adam,
+    mix_styles,
+    path_length_penalty,
+    r1_penalty,
+)
+
+
+@dataclass(frozen=True)
+class StyleGAN2Settings:
+    """All numbers of a training; the defaults are those of the official `auto` configuration at 256 x 256, one GPU."""
+
+    total_kimg: float = 25_000  # length, thousands of real images
+    batch_size: int = 16  # real images per step
+    batch_gpu: int | None = None  # images at a time, the gradients of a step are accumulated; None: all at once
+    z_dim: int = 512
+    w_dim: int = 512
+    mapping_layers: int = 2
+    channel_base: int = 16_384  # channels at resolution r: min(channel_base / r, channel_max)
+    channel_max: int = 512
+    architecture: Literal["skip", "resnet", "orig"] = "skip"  # of the generator; the discriminator is residual
+    lr: float = 0.0025
+    lr_decay_from: float = 1.0  # fraction of the run after which lr falls linearly towards 0; 1: never
+    r1_gamma: float = 0.8192  # R1 weight: gamma / 2
+    r1_interval: int = 16  # steps
+    pl_weight: float = 2.0  # path length weight; 0: off
+    pl_interval: int = 4  # steps
+    style_mixing_prob: float = 0.9
+    ema_kimg: float = 5.0  # half-life of the averaged generator
+    ema_rampup: float | None = 0.05  # at most this fraction of the images seen
+    ada: Literal["ada", "fixed", "off"] = "ada"
+    ada_pipe: str = "bgc"
+    ada_target: float = 0.6
+    ada_kimg: float = 500.0  # thousand images in which p can go from 0 to 1
+    p_max: float = 0.8
+    fixed_p: float = 0.2  # p of `fixed`
+    mbstd_group: int = 4  # images whose spread the discriminator sees
+
+    @property
+    def iterations(self) -> int:
+        """Steps of the whole run."""
+        return max(1, round(self.total_kimg * 1000 / self.batch_size))
+
+
+class StyleGAN2Step:
+    """Networks, optimisers and running values of a training, and its step.
+
+    Karras et al., 2020 and 2020a. Phases in the official order, each with fresh latents: generator, path length
+    (every `pl_interval` steps), discriminator, R1 (every `r1_interval`). A regularizer that runs every k-th step is
+    weighted by k, and its optimiser's lr and betas are those of k / (k + 1) of a step.
+    """
+
+    def __init__(
+        self, settings: StyleGAN2Settings, *, resolution: int, channels: int, seed: int, device: str, precision: str
+    ) -> None:
+        """Build everything from the seed.
+
+        Args:
+            settings: see there.
+            resolution: side of the images, a power of two.
+            channels: channels of the images.
+            seed: of weights and of all later draws.
+            device: `cpu` or `cuda`.
+            precision: `fp32` or `bf16` (autocast).
+        """
+        s = self.settings = settings
+        self.seed, self.device, self.precision = seed, device, precision
+        self.batch_gpu = s.batch_gpu or s.batch_size
+        seed_step(seed, "networks")
+        sizes: dict[str, Any] = {"channel_base": s.channel_base, "channel_max": s.channel_max}
+        self.G = Generator(
+            z_dim=s.z_dim,
+            c_dim=0,
+            w_dim=s.w_dim,
+            img_resolution=resolution,
+            img_channels=channels,
+            mapping_kwargs={"num_layers": s.mapping_layers},
+            synthesis_kwargs={**sizes, "architecture": s.architecture},
+        )
+        self.D = Discriminator(
+            c_dim=0,
+            img_resolution=resolution,
+            img_channels=channels,
+            **sizes,
+            epilogue_kwargs={"mbstd_group_size": s.mbstd_group},
+        )
+        for network in (self.G, self.D):
+            network.train().requires_grad_(False).to(device)
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.G_ema = copy.deepcopy(self.G).eval()
+        self.G_optimizer = build_optimizer(self.G, s.lr, s.pl_interval if s.pl_weight else None)
+        self.D_optimizer = build_optimizer(self.D, s.lr, s.r1_interval if s.r1_gamma else None)
+        self.pipe = AugmentPipe(**AUGMENT_PIPES[s.ada_pipe]).to(device) if s.ada != "off" else None
+        self.ada = AdaController(
+            self.pipe,
+            s.ada,
+            target=s.ada_target,
+            kimg=s.ada_kimg,
+            p_max=s.p_max,
+            fixed_p=s.fixed_p,
+            device=device,
+        )
+        self.pl_mean = torch.zeros([], device=device)
+
+    def __call__(self, engine: Engine, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Do one step on `{"image": (B, C, H, W) in [-1, 1]}` and return its terms as detached scalars."""
+        real = batch["image"]
+        iteration = engine.state.iteration
+        index = iteration - 1  # as in the official loop, where step 0 runs every phase
+        s = self.settings
+        seed_step(self.seed, "step", iteration)
+        self.set_lr(index)
+
+        terms = self.update(self.G_optimizer, self.generator_loss, real)
+        if s.pl_weight and index % s.pl_interval == 0:
+            terms |= self.update(self.G_optimizer, self.path_length_loss, real)
+        terms |= self.update(self.D_optimizer, self.discriminator_loss, real)
+        if s.r1_gamma and index % s.r1_interval == 0:
+            terms |= self.update(self.D_optimizer, self.r1_loss, real)
+
+        update_ema(self.G_ema, self.G, len(real), index * len(real), s.ema_kimg, s.ema_rampup)
+        self.ada.update(iteration, len(real))
+        return terms
+
+    def generator_loss(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Raise the logits of generated images: softplus(-D(aug(G(z))))."""
+        fake, _ = self.generate(len(real))
+        loss = generator_loss(self.discriminate(self.augment(fake))).mean()
+        return loss, {"loss_G": loss}
+
+    def path_length_loss(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Let the image move equally far for equal moves of w (Karras et al., 2020, section 3.2); half a batch."""
+        fake, ws = self.generate(max(len(real) // 2, 1))
+        penalties, mean = path_length_penalty(fake, ws, self.pl_mean)
+        self.pl_mean.copy_(mean)
+        penalty = penalties.mean()
+        return penalty * (self.settings.pl_weight * self.settings.pl_interval), {"path_length": penalty}
+
+    def discriminator_loss(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Lower the logits of generated images, raise those of real ones; both seen through the augmentations."""
+        with torch.no_grad():
+            fake, _ = self.generate(len(real))
+        logits_fake = self.discriminate(self.augment(fake))
+        logits_real = self.discriminate(self.augment(real))
+        self.ada.report(logits_real)
+        loss = discriminator_loss(logits_real, logits_fake).mean()
+        return loss, {"loss_D": loss, "sign_real": logits_real.sign().mean(), "sign_fake": logits_fake.sign().mean()}
+
+    def r1_loss(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Keep D flat at real images: gamma / 2 times its squared gradient there (Mescheder et al., 2018)."""
+        image = real.detach().requires_grad_(True)
+        logits = self.discriminate(self.augment(image))
+        self.ada.report(logits)
+        penalty = r1_penalty(image, logits).mean()
+        return penalty * (self.settings.r1_gamma / 2 * self.settings.r1_interval), {"r1": penalty}
+
+    def update(
+        self,
+        optimizer: torch.optim.Optimizer,
+        loss_of: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]],
+        real: Tensor,
+    ) -> dict[str, Tensor]:
+        """Move one network's weights along the gradient of a loss, accumulated over parts of the batch.
+
+        Args:
+            optimizer: of the network to move; only its weights get gradients.
+            loss_of: takes a part of the real images, returns the loss and the terms to report.
+            real: `(B, C, H, W)` the step's real images.
+
+        Returns:
+            The terms, detached, as means over the batch.
+        """
+        weights = optimizer.param_groups[0]["params"]
+        for weight in weights:
+            weight.requires_grad_(True)
+        sums: dict[str, Tensor] = {}
+        for part in real.split(self.batch_gpu):
+            share = len(part) / len(real)
+            loss, terms = loss_of(part)
+            (loss * share).backward()
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term.detach() * share
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        for weight in weights:
+            weight.requires_grad_(False)
+        return sums
+
+    def generate(self, count: int) -> tuple[Tensor, Tensor]:
+        """Images of fresh latents with style mixing: `(count, C, H, W)` and their `(count, num_ws, w_dim)`."""
+        with autocast(self.device, self.precision):
+            ws = self.G.mapping(torch.randn(count, self.settings.z_dim, device=self.device))
+            ws = mix_styles(self.G.mapping, ws, probability=self.settings.style_mixing_prob)
+            return self.G.synthesis(ws, noise_mode="random"), ws
+
+    def discriminate(self, images: Tensor) -> Tensor:
+        """Logits `(B, 1)`."""
+        with autocast(self.device, self.precision):
+            return self.D(images).float()
+
+    def augment(self, images: Tensor) -> Tensor:
+        """The images as the discriminator sees them."""
+        return images if self.pipe is None else self.pipe(images)
+
+    def set_lr(self, index: int) -> None:
+        """Let the learning rates fall linearly from `lr_decay_from` of the run to its end."""
+        s = self.settings
+        left, falling = s.iterations - index, s.iterations * (1 - s.lr_decay_from)
+        for optimizer in (self.G_optimizer, self.D_optimizer):
+            group = optimizer.param_groups[0]
+            group["lr"] = group["initial_lr"] * (min(1.0, left / falling) if falling else 1.0)
+
+    def objects(self) -> dict[str, Any]:
+        """Everything that the next step depends on, by name."""
+        names = ("G", "D", "G_ema", "G_optimizer", "D_optimizer", "ada")
+        return {name: getattr(self, name) for name in names} | {"step": self}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The running mean of path lengths."""
+        return {"pl_mean": self.pl_mean}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from a saved state."""
+        self.pl_mean.copy_(state["pl_mean"])
+
+
+def build_optimizer(network: nn.Module, lr: float, interval: int | None) -> torch.optim.Adam:
+    """Fused Adam for a network whose regularizer runs every `interval` steps (None: has none)."""
+    lazy: dict[str, Any] = lazy_adam(lr, interval=interval)
+    optimizer = torch.optim.Adam(network.parameters(), **lazy, eps=1e-8, fused=True)
+    optimizer.param_groups[0]["initial_lr"] = optimizer.param_groups[0]["lr"]
+    optimizer.register_load_state_dict_post_hook(match_layout)
+    return optimizer
+
+
+def match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give each moment the memory layout of its weight.
+
+    The fused Adam of torch 2.13 walks both in memory order without a look at their strides: contiguous moments
+    read from a file beside channels_last weights would be paired wrongly, without a word.
+    """
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == weight.shape:
+                state[name] = torch.empty_like(weight).copy_(value)

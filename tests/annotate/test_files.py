@@ -1,0 +1,212 @@
+"""A person's masks come back voxel for voxel, or with one clear line; what they painted is never overwritten."""
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from medseg_gan.annotate.files import export_images, image_sha256, offer_earlier_masks, read_masks
+from medseg_gan.errors import MedsegError, WaitingForPerson
+from medseg_gan.labels import lookup_table
+
+TABLE = lookup_table("paper")
+WINDOW, SPACING = (-1000.0, 400.0), (2.5, 2.0, 3.0)
+SIZE = (12, 16)  # not square, so that swapped axes show
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(-1000, 400, (4, *SIZE)).astype(np.int16)
+
+
+@pytest.fixture
+def masks() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, TABLE.num_classes, (4, *SIZE)).astype(np.uint8)
+
+
+def export(folder, images, table=TABLE):
+    return export_images(folder, images, window=WINDOW, spacing=SPACING, table=table)
+
+
+def save_grey(folder, name, mask):
+    Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+
+
+def save_nifti(path, masks, like):
+    affine = nibabel.load(like).affine
+    nibabel.save(nibabel.Nifti1Image(masks.transpose(2, 1, 0).astype(np.uint8), affine), path)
+
+
+def test_masks_in_every_accepted_form_come_back_equal(tmp_path, images, masks):
+    names = export(tmp_path, images)
+    save_grey(tmp_path, names[0], masks[0])
+    Image.fromarray(TABLE.colour(masks[1])).save(tmp_path / "masks" / f"{names[1]}.png")
+    Image.fromarray(TABLE.colour(masks[2])).convert("P", palette=Image.Palette.ADAPTIVE, colors=16).save(
+        tmp_path / "masks" / f"{names[2]}.png"
+    )
+    save_nifti(tmp_path / "masks" / f"{names[3]}.nii.gz", masks[3:], tmp_path / "images" / f"{names[3]}.nii.gz")
+    painted = read_masks(tmp_path, TABLE)
+    np.testing.assert_array_equal(painted.labels, masks)
+    assert painted.accepted.all()
+    assert painted.sha256 == [image_sha256(image) for image in images]
+
+
+def test_one_stack_mask_stands_for_all_images(tmp_path, images, masks):
+    export(tmp_path, images)
+    (stack,) = (tmp_path / "images").glob("stack-*.nii.gz")
+    save_nifti(tmp_path / "masks" / stack.name, masks, stack)
+    np.testing.assert_array_equal(read_masks(tmp_path, TABLE).labels, masks)
+
+
+def test_exported_slices_keep_their_values_spacing_and_orientation(tmp_path, images):
+    names = export(tmp_path, images)
+    volume = nibabel.load(tmp_path / "images" / f"{names[0]}.nii.gz")
+    np.testing.assert_array_equal(np.asarray(volume.dataobj)[:, :, 0].T, images[0])
+    assert nibabel.aff2axcodes(volume.affine) == ("L", "P", "S")
+    assert volume.header.get_zooms() == (2.0, 2.5, 3.0)
+    grey = np.asarray(Image.open(tmp_path / "images" / f"{names[0]}.png"))
+    assert grey.shape == SIZE and abs(int(grey[0, 0]) - (float(images[0, 0, 0]) + 1000) * 255 / 1400) <= 0.5
+
+
+def test_label_files_name_every_class(tmp_path, images):
+    export(tmp_path, images)
+    itksnap = (tmp_path / "labels.txt").read_text()
+    slicer = (tmp_path / "labels.ctbl").read_text()
+    assert '"Clear Label"' in itksnap and itksnap.startswith("# ITK-SnAP Label Description File")
+    for index, name in enumerate(TABLE.classes[1:], 1):
+        assert f'"{name}"' in itksnap
+        assert f"\n{index} {name} " in slicer
+
+
+def test_waits_and_names_what_is_missing(tmp_path, images, masks):
+    names = export(tmp_path, images)
+    save_grey(tmp_path, names[1], masks[1])
+    save_grey(tmp_path, names[2], np.zeros(SIZE, np.uint8))  # saved, but nothing painted
+    with pytest.raises(WaitingForPerson, match=r"1 of 4 masks found; missing 0000, 0002, 0003\..*then run go on"):
+        read_masks(tmp_path, TABLE, next_command="go on")
+
+
+def test_a_rejected_image_needs_no_mask(tmp_path, images, masks):
+    names = export(tmp_path, images)
+    for k in (0, 1, 3):
+        save_grey(tmp_path, names[k], masks[k])
+    (tmp_path / "rejected.txt").write_text("2\n")
+    painted = read_masks(tmp_path, TABLE)
+    assert painted.accepted.tolist() == [True, True, False, True]
+    assert (painted.labels[2] == 255).all()
+    (tmp_path / "rejected.txt").write_text("2\n9\n")
+    with pytest.raises(MedsegError, match="lists 9, which is no image"):
+        read_masks(tmp_path, TABLE)
+    (tmp_path / "rejected.txt").write_text("1\n2\n")
+    with pytest.raises(MedsegError, match=r"image 0001 is listed in .*rejected.txt and painted"):
+        read_masks(tmp_path, TABLE)
+
+
+@pytest.mark.parametrize(
+    ("break_mask", "message"),
+    [
+        (lambda mask: mask[:, :-1], "is 15x12x1 .* its image 16x12x1"),
+        (
+            lambda mask: np.where(mask == 1, 77, mask).astype(np.uint8),
+            r"unknown value 77; .* 0 to 5 \(background, heart",
+        ),
+        (lambda mask: np.full((*SIZE, 3), 50, np.uint8), r"unknown colour \(50, 50, 50\) in row 0, column 0"),
+    ],
+)
+def test_a_wrong_mask_is_one_clear_line(tmp_path, images, masks, break_mask, message):
+    names = export(tmp_path, images)
+    Image.fromarray(break_mask(masks[0])).save(tmp_path / "masks" / f"{names[0]}.png")
+    with pytest.raises(MedsegError, match=message):
+        read_masks(tmp_path, TABLE)
+
+
+def test_unreadable_and_foreign_files_are_refused(tmp_path, images, masks):
+    names = export(tmp_path, images)
+    path = tmp_path / "masks" / f"{names[0]}.png"
+    path.write_bytes(b"not a picture")
+    with pytest.raises(MedsegError, match="cannot be read"):
+        read_masks(tmp_path, TABLE)
+    path.unlink()
+    save_grey(tmp_path, "0000-ffffffff", masks[0])
+    with pytest.raises(MedsegError, match=f"was painted on another image than {names[0]}"):
+        read_masks(tmp_path, TABLE)
+    (tmp_path / "masks" / "0000-ffffffff.png").rename(tmp_path / "masks" / "heart.png")
+    with pytest.raises(MedsegError, match="belongs to no image"):
+        read_masks(tmp_path, TABLE)
+    (tmp_path / "masks" / "heart.png").rename(tmp_path / "masks" / f"{names[0]}.jpg")
+    with pytest.raises(MedsegError, match=r"neither \.png nor \.nii\.gz"):
+        read_masks(tmp_path, TABLE)
+
+
+def test_a_truncated_nifti_is_one_clear_line(tmp_path, images, masks):
+    names = export(tmp_path, images)
+    path = tmp_path / "masks" / f"{names[0]}.nii.gz"
+    save_nifti(path, masks[:1], tmp_path / "images" / f"{names[0]}.nii.gz")
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(MedsegError, match="cannot be read"):
+        read_masks(tmp_path, TABLE)
+
+
+def test_a_flipped_nifti_is_refused(tmp_path, images, masks):
+    names = export(tmp_path, images)
+    flipped = nibabel.Nifti1Image(masks[:1].transpose(2, 1, 0), np.eye(4))
+    nibabel.save(flipped, tmp_path / "masks" / f"{names[0]}.nii.gz")
+    with pytest.raises(MedsegError, match="axes RAS, its image LPS"):
+        read_masks(tmp_path, TABLE)
+
+
+def test_an_image_painted_twice_is_refused(tmp_path, images, masks):
+    names = export(tmp_path, images)
+    save_grey(tmp_path, names[0], masks[0])
+    save_nifti(tmp_path / "masks" / f"{names[0]}.nii.gz", masks[:1], tmp_path / "images" / f"{names[0]}.nii.gz")
+    with pytest.raises(MedsegError, match="painted in both"):
+        read_masks(tmp_path, TABLE)
+
+
+def test_exporting_again_adds_images_and_touches_no_mask(tmp_path, images, masks):
+    names = export(tmp_path, images[:3])
+    for k in range(3):
+        save_grey(tmp_path, names[k], masks[k])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*-*") if path.is_file()}
+    assert export(tmp_path, images[:3]) == names
+    assert export(tmp_path, images)[:3] == names
+    assert all(path.read_bytes() == content for path, content in before.items())
+    with pytest.raises(WaitingForPerson, match="3 of 4 masks found; missing 0003"):
+        read_masks(tmp_path, TABLE)
+
+
+def test_other_images_or_labels_in_the_same_folder_are_refused(tmp_path, images):
+    export(tmp_path, images)
+    with pytest.raises(MedsegError, match="image 0000 was exported from another generated image"):
+        export(tmp_path, images[::-1])
+    with pytest.raises(MedsegError, match="for background, heart"):
+        export(tmp_path, images, lookup_table("lungs"))
+    with pytest.raises(MedsegError, match="was exported for the classes background, heart"):
+        read_masks(tmp_path, lookup_table("lungs"))
+
+
+def test_an_image_changed_after_export_is_refused(tmp_path, images):
+    names = export(tmp_path, images)
+    path = tmp_path / "images" / f"{names[2]}.nii.gz"
+    save_nifti(path, np.ones((1, *SIZE), np.uint8), path)
+    with pytest.raises(MedsegError, match="was changed after its export"):
+        read_masks(tmp_path, TABLE)
+
+
+def test_earlier_masks_are_offered_to_identical_images_only(tmp_path, images, masks):
+    old, new = tmp_path / "old", tmp_path / "new"
+    old_names = export(old, images[:2])
+    save_grey(old, old_names[0], masks[0])
+    save_grey(old, old_names[1], masks[1])
+    new_names = export(new, images[[1, 2]])
+    assert offer_earlier_masks(new, old) == 1
+    assert [path.stem for path in (new / "masks").iterdir()] == [new_names[0]]
+    save_grey(new, new_names[0], masks[2])
+    assert offer_earlier_masks(new, old) == 0
+    save_grey(new, new_names[1], masks[3])
+    np.testing.assert_array_equal(read_masks(new, TABLE).labels, masks[2:])
+
+
+def test_a_folder_without_export_says_so(tmp_path):
+    with pytest.raises(MedsegError, match="holds no exported images"):
+        read_masks(tmp_path, TABLE)

@@ -1,0 +1,134 @@
+"""The command line: one line per error, exit codes, and plans without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from medseg_gan import __version__
+from medseg_gan.cli import app
+from medseg_gan.systems import SYSTEMS
+from toy_system import RECIPE, TOY
+from typer.testing import CliRunner
+
+
+@pytest.fixture(autouse=True)
+def toy(tmp_path, monkeypatch):
+    monkeypatch.setitem(SYSTEMS, "toy", TOY)
+    monkeypatch.chdir(tmp_path)
+    Path("toy.yaml").write_text(RECIPE)
+
+
+def call(*words):
+    return CliRunner().invoke(app, list(words))
+
+
+def test_a_recipe_runs_and_its_report_is_rebuilt():
+    result = call("recipe", "toy.yaml", "--out", "run", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "report: run/report/index.html"
+    assert "02-train  kept" in call("recipe", "toy.yaml", "--out", "run").stdout
+    result = call("report", "run")
+    assert result.exit_code == 0 and "report    started" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "line"),
+    [
+        ("person", 3, "paint the masks, then run the same command"),
+        ("error", 1, "error: numbers.json: found 3, wanted 4"),
+        ("bug", 1, "error: ZeroDivisionError: division by zero; run with --debug for the traceback"),
+        ("full disk", 1, "error: disk full while writing state.json; free space and run the same command again"),
+        ("interrupt", 130, "interrupted; the same command goes on"),
+    ],
+)
+def test_every_end_is_one_line_and_an_exit_code(end, code, line):
+    result = call("recipe", "toy.yaml", "--out", "run", "--set", f"train.end={end}")
+    assert (result.exit_code, result.stderr) == (code, line + "\n")
+
+
+def test_interrupted_rerun_goes_on_without_rerun():
+    call("recipe", "toy.yaml", "--out", "run")
+    words = ["recipe", "toy.yaml", "--out", "run", "--set", "train.end=interrupt"]
+    assert call(*words, "--rerun", "train").stderr == "interrupted; the same command without --rerun goes on\n"
+    assert call("recipe", "toy.yaml", "--out", "run").exit_code == 0
+
+
+def test_all_mistakes_are_told_one_per_line():
+    result = call("recipe", "toy.yaml", "--set", "train.lr=fast", "--set", "make.size=48")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "error: --set make.size=48: make.size: 48 is not a power of two",
+        'error: --set train.lr=fast: train.lr is "fast", wanted a number',
+    ]
+
+
+@pytest.mark.parametrize("words", [["--debug", "recipe", "toy.yaml"], ["recipe", "toy.yaml", "--debug"]])
+def test_debug_is_accepted_anywhere_and_shows_the_error_itself(words):
+    result = call(*words, "--set", "train.lr=fast")
+    assert type(result.exception).__name__ == "UsageError"
+
+
+@pytest.mark.parametrize(
+    "words", [["recip"], ["recipe"], ["recipe", "toy.yaml", "--sett", "x"], ["recipe", "toy.yaml", "--device", "tpu"]]
+)
+def test_words_that_are_no_command(words):
+    result = call(*words)
+    assert result.exit_code == 2 and "Traceback" not in result.output
+
+
+def test_dry_run_shows_the_plan_and_writes_nothing():
+    result = call("recipe", "toy.yaml", "--dry-run", "--out", "run", "--set", "train.lr=0.5")
+    assert result.exit_code == 0
+    assert "2. train: new, run/02-train\n   steps 4, lr 0.5, part.name \"small\", part.width 3\n" in result.stdout
+    assert "   expected: 4 steps\n" in result.stdout
+    assert not Path("run").exists()
+
+
+def test_dry_run_tells_what_would_be_refused():
+    call("recipe", "toy.yaml", "--out", "run")
+    result = call("recipe", "toy.yaml", "--out", "run", "--dry-run", "--set", "train.lr=0.5")
+    assert "1. make: kept, it is finished, run/01-make" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("train: settings changed since run/02-train was made (lr: 0.001")
+
+
+def test_recipes_and_version():
+    assert "segthor_datasetgan" in call("recipes").stdout
+    assert call("--version").stdout == f"{__version__}\n"
+
+
+def test_help_lists_and_plans_without_torch(tmp_path):
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import toy_system
+from medseg_gan.cli import app
+from medseg_gan.systems import SYSTEMS
+SYSTEMS["toy"] = toy_system.TOY
+for words in (["--help"], ["recipe", "--help"], ["recipes"], ["recipe", "toy.yaml", "--dry-run"]):
+    try:
+        app(words)
+    except SystemExit as end:
+        assert not end.code, (words, end.code)
+import medseg_gan.systems.datasetgan.recipe
+heavy = {{"torch", "monai", "ignite", "torchvision", "scipy", "matplotlib", "SimpleITK"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_module_is_the_command(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "medseg_gan", "recipe", "nothing"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: there is no recipe nothing; `medseg-gan recipes` lists them\n")
+
+
+def test_python_names_are_offered_without_importing_them():
+    import medseg_gan
+
+    assert "run_recipe" in dir(medseg_gan)
+    assert callable(medseg_gan.run_recipe)
+    with pytest.raises(AttributeError, match="has no attribute nothing"):
+        _ = medseg_gan.nothing

@@ -1,0 +1,125 @@
+"""What surrounds a training step."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Engine
+from torch import Tensor, nn
+
+from medseg_gan.errors import MedsegError
+from medseg_gan.training.engine import STATS, read_stats, resume, run_training
+
+
+class Toy:
+    """A training with a state: a weight that adds up numbers drawn from (0, iteration)."""
+
+    def __init__(self, folder: Path, stop_at: int | None = None, nan_at: int | None = None) -> None:
+        self.folder, self.stop_at, self.nan_at = folder, stop_at, nan_at
+        self.net = nn.Linear(1, 1)
+        nn.init.zeros_(self.net.weight)
+        nn.init.zeros_(self.net.bias)
+
+    @torch.no_grad()
+    def step(self, engine: Engine, batch: Tensor) -> dict[str, Tensor]:
+        k = engine.state.iteration
+        if k == self.stop_at:
+            raise KeyboardInterrupt
+        self.net.weight += torch.rand([], generator=torch.Generator().manual_seed(k)) * batch
+        terms = {"loss": self.net.weight.detach().sum().clone()}
+        if k % 4 == 0:
+            terms["penalty"] = torch.tensor(float("nan") if k == self.nan_at else k)
+        return terms
+
+    def train(self, total: int = 20, **options: object) -> None:
+        objects = {"net": self.net}
+        done = resume(self.folder, objects, {"lr": 1})
+
+        def batches() -> Iterator[float]:
+            for k in range(done, 10**6):
+                yield float(k)
+
+        defaults = {"batch_size": 8, "log_every": 3, "snapshot_every": 5, "sample_every": 10, "settings": {"lr": 1}}
+        run_training(self.step, batches(), self.folder, objects, done=done, total=total, **(defaults | options))
+
+
+def rows_without_speed(folder: Path) -> list[dict[str, float]]:
+    return [{key: value for key, value in row.items() if key != "img_per_s"} for row in read_stats(folder)]
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 6, 14, 20])
+def test_interrupted_run_equals_uninterrupted(tmp_path: Path, stop_at: int) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    once = Toy(whole)
+    once.train()
+    with pytest.raises(KeyboardInterrupt):
+        Toy(broken, stop_at=stop_at).train()
+    again = Toy(broken)
+    again.train()
+    assert torch.equal(once.net.weight, again.net.weight)
+    assert rows_without_speed(whole) == rows_without_speed(broken)
+
+
+def test_rows_hold_means_of_the_steps_since_the_last(tmp_path: Path) -> None:
+    Toy(tmp_path).train(scalars=lambda: {"p": torch.tensor(0.5)})
+    rows = read_stats(tmp_path)
+    assert [row["iteration"] for row in rows] == [3, 5, 6, 9, 10, 12, 15, 18, 20]
+    assert all(row["images"] == 8 * row["iteration"] and row["p"] == 0.5 for row in rows)
+    assert [row.get("penalty") for row in rows] == [None, 4, None, 8, None, 12, None, 16, 20]
+
+
+def test_a_cut_line_and_rows_past_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Toy(tmp_path, stop_at=10).train()
+    assert read_stats(tmp_path)[-1]["iteration"] == 9
+    with (tmp_path / STATS).open("a") as file:
+        file.write('{"iteration": 9, "im')
+    Toy(tmp_path).train()
+    assert [row["iteration"] for row in read_stats(tmp_path)] == [3, 5, 6, 9, 10, 12, 15, 18, 20]
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    Toy(tmp_path).train(keep=2)
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["checkpoint-000000120.pt", "checkpoint-000000160.pt"]
+
+
+def test_sample_sheets_are_written(tmp_path: Path) -> None:
+    Toy(tmp_path).train(samples=lambda: torch.zeros(8, 1, 4, 4))
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["000000080.png", "000000160.png"]
+
+
+def test_a_term_that_is_not_finite_stops_before_the_next_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(MedsegError, match=r"penalty is nan at step 8 \(64 images\)"):
+        Toy(tmp_path, nan_at=8).train(log_every=100)
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["checkpoint-000000040.pt"]
+
+
+def test_a_weight_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    nn.init.constant_(toy.net.bias, float("inf"))
+    with pytest.raises(MedsegError, match="net.bias is not finite at step 5"):
+        toy.train()
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    toy = Toy(tmp_path)
+    toy.train()
+    with pytest.raises(MedsegError, match="lr: 1 -> 2"):
+        resume(tmp_path, {"net": toy.net}, {"lr": 2})
+
+
+def test_advice_is_given_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Toy(tmp_path).train(warn=lambda row: "try more" if row["iteration"] > 5 else None, description="toy")
+    assert capsys.readouterr().err.count("toy: try more") == 1
+
+
+def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
+    Toy(tmp_path).train()
+    before = (tmp_path / STATS).read_text()
+    toy = Toy(tmp_path, stop_at=1)
+    toy.train()
+    assert (tmp_path / STATS).read_text() == before
+    assert json.loads(before.splitlines()[-1])["iteration"] == 20

@@ -1,0 +1,287 @@
+"""The StyleGAN2-ADA stage."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from medseg_gan.errors import MedsegError
+from medseg_gan.training import stylegan2
+from medseg_gan.training.engine import read_stats
+from medseg_gan.training.stylegan2 import advice, images_per_second, load_generator, train_stylegan2
+from medseg_gan.training.stylegan2_step import StyleGAN2Settings, StyleGAN2Step
+
+SMALL: dict[str, Any] = {
+    "total_kimg": 0.072,
+    "batch_size": 4,
+    "z_dim": 16,
+    "w_dim": 16,
+    "channel_base": 256,
+    "channel_max": 16,
+    "r1_interval": 4,
+    "lr_decay_from": 0.5,
+    "ada_kimg": 0.1,
+    "ada_pipe": "medical",
+}
+EVERY: dict[str, Any] = {"snapshot_kimg": 0.02, "sample_kimg": 0.04, "log_kimg": 0.012}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def blobs(count: int = 12, size: int = 16) -> Tensor:
+    """Discs of different size and place in [-1, 1]."""
+    axis = torch.linspace(-1, 1, size)
+    centre = torch.linspace(-0.4, 0.4, count)[:, None, None]
+    distance = (axis[None, :, None] - centre) ** 2 + (axis[None, None, :] + centre) ** 2
+    return torch.tanh(4 * (0.3 + centre * 0.2 - distance))[:, None]
+
+
+GROUPS = [f"patient{k % 3}" for k in range(12)]
+
+
+class StopsAt(Dataset[Tensor]):
+    """Images that are interrupted, or killed, when the n-th one is read."""
+
+    def __init__(self, reads: int) -> None:
+        self.images, self.left = blobs(), reads
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return self.images[index]
+
+
+def train(folder: Path, images: Any = None, **changes: Any) -> None:
+    images = blobs() if images is None else images
+    train_stylegan2(images, GROUPS, folder, seed=3, **(EVERY | SMALL | changes))
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    return load_generator(folder / "G_ema.pt").state_dict()
+
+
+def build(**changes: Any) -> StyleGAN2Step:
+    settings = StyleGAN2Settings(**(SMALL | changes))
+    return StyleGAN2Step(settings, resolution=16, channels=1, seed=0, device="cpu", precision="fp32")
+
+
+def assert_bit_equal(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted training of 18 steps, every phase and ADA included."""
+    folder = tmp_path_factory.mktemp("whole")
+    torch.set_num_threads(1)
+    train(folder)
+    return folder
+
+
+def test_training_leaves_generator_statistics_and_pictures(whole: Path) -> None:
+    rows = read_stats(whole)
+    assert rows[-1]["images"] == 72
+    assert {"loss_G", "loss_D", "r1", "path_length", "p", "r_t", "sign_real", "lr"} <= set().union(*rows)
+    names = sorted(path.name for path in (whole / "samples").iterdir())
+    assert names == ["000000040.png", "000000072.png", "real.png"]
+    assert len(list(whole.glob("checkpoint-*.pt"))) == 2
+    assert list((whole / "tensorboard").iterdir())
+
+
+def test_stopped_and_resumed_training_ends_bit_equal(whole: Path, tmp_path: Path) -> None:
+    for reads in (32 + 26, 32 + 20):  # the sheet of real images reads 32
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, StopsAt(reads))
+    train(tmp_path)
+    assert_bit_equal(whole, tmp_path)
+    for first, second in zip(read_stats(whole), read_stats(tmp_path), strict=True):
+        assert {**first, "img_per_s": 0} == {**second, "img_per_s": 0}
+
+
+def test_killed_training_ends_bit_equal(whole: Path, tmp_path: Path) -> None:
+    """kill -9 in the middle of a step, when the networks have moved and their average has not."""
+    child = f"""
+import os, signal, sys, torch
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+torch.set_num_threads(1)
+from pathlib import Path
+import test_stylegan2_training as here
+from medseg_gan.training import stylegan2_step
+update, calls = stylegan2_step.update_ema, []
+def die_at_the_twelfth(*arguments):
+    calls.append(1)
+    if len(calls) == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+    update(*arguments)
+stylegan2_step.update_ema = die_at_the_twelfth
+here.train(Path({str(tmp_path)!r}))
+"""
+    result = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, env=os.environ)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["checkpoint-000000020.pt", "checkpoint-000000040.pt"]
+    train(tmp_path)
+    assert_bit_equal(whole, tmp_path)
+
+
+def test_bf16_training_resumes_bit_equal(tmp_path: Path) -> None:
+    train(tmp_path / "whole", precision="bf16")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "broken", StopsAt(32 + 50), precision="bf16")
+    train(tmp_path / "broken", precision="bf16")
+    assert_bit_equal(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_finished_folder_is_left_as_it_is(whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    train(whole, StopsAt(1))
+    assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+
+
+def test_saved_generator_renders_as_the_trained_one(whole: Path, tmp_path: Path) -> None:
+    G = load_generator(whole / "G_ema.pt")
+    stylegan2.save_generator(tmp_path / "copy.pt", G, images_seen=72)
+    z = torch.randn(2, 16)
+    images = G(z, noise_mode="const")
+    assert images.shape == (2, 1, 16, 16)
+    assert torch.equal(images, load_generator(tmp_path / "copy.pt")(z, noise_mode="const"))
+    assert not G.training and not any(weight.requires_grad for weight in G.parameters())
+    assert torch.load(whole / "G_ema.pt", weights_only=True)["images_seen"] == 72
+
+
+def test_unusable_generator_files_are_one_line(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedsegError, match="does not exist"):
+        load_generator(tmp_path / "none.pt")
+    with pytest.raises(MedsegError, match="is no generator"):
+        load_generator(next(whole.glob("checkpoint-*.pt")))
+    saved = torch.load(whole / "G_ema.pt", weights_only=True)
+    for wrong in ({"z_dim": 8}, {"colour": 1}):
+        torch.save(saved | {"init_kwargs": saved["init_kwargs"] | wrong}, tmp_path / "wrong.pt")
+        with pytest.raises(MedsegError, match="do not fit"):
+            load_generator(tmp_path / "wrong.pt")
+
+
+@pytest.mark.parametrize("phase", ["generator_loss", "path_length_loss", "discriminator_loss", "r1_loss"])
+def test_each_phase_moves_its_own_network_only(phase: str) -> None:
+    step = build(ada="fixed")
+    optimizer = step.G_optimizer if phase in ("generator_loss", "path_length_loss") else step.D_optimizer
+    mine, other = (step.G, step.D) if optimizer is step.G_optimizer else (step.D, step.G)
+    before = {name: weight.clone() for name, weight in mine.named_parameters()}
+    others = [weight.clone() for weight in other.parameters()]
+    terms = step.update(optimizer, getattr(step, phase), blobs()[:4])
+    assert all(torch.equal(a, b) for a, b in zip(others, other.parameters(), strict=True))
+    assert any(not torch.equal(before[name], weight) for name, weight in mine.named_parameters())
+    assert all(not term.requires_grad and term.ndim == 0 for term in terms.values())
+
+
+def test_accumulated_parts_equal_the_whole_batch() -> None:
+    moved = []
+    for batch_gpu in (None, 2):
+        step = build(batch_gpu=batch_gpu, mbstd_group=1, ada="off")
+        step.D_optimizer = torch.optim.SGD(step.D.parameters(), lr=1.0)
+        terms = step.update(step.D_optimizer, step.r1_loss, blobs()[:4])
+        moved.append([terms["r1"], *(weight.detach() for weight in step.D.parameters())])
+    for one, other in zip(*moved, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_step_depends_on_seed_and_iteration_alone() -> None:
+    results = []
+    for noise in (1, 2):
+        step = build()
+        torch.manual_seed(noise)
+        results.append(step(SimpleNamespace(state=SimpleNamespace(iteration=5)), {"image": blobs()[:4]}))
+    assert results[0] == results[1]
+
+
+def test_lr_is_that_of_lazy_regularisation_and_falls_at_the_end() -> None:
+    step = build(lr=0.1, pl_interval=4, r1_interval=16)
+    rates = []
+    for index in range(step.settings.iterations):
+        step.set_lr(index)
+        rates.append(step.G_optimizer.param_groups[0]["lr"])
+    assert rates[:10] == pytest.approx([0.08] * 10)
+    assert rates[10:] == pytest.approx([0.08 * left / 9 for left in range(8, 0, -1)])
+    assert step.D_optimizer.param_groups[0]["initial_lr"] == pytest.approx(0.1 * 16 / 17)
+
+
+def test_restored_optimizer_moves_channels_last_weights_alike() -> None:
+    """Contiguous moments from a file, beside channels_last weights, once met the wrong weights."""
+    one, other = build(), build()
+    for step in (one, other):
+        step.update(step.D_optimizer, step.r1_loss, blobs()[:4])
+    state = other.D_optimizer.state_dict()
+    for moments in state["state"].values():
+        moments.update({name: value.contiguous() for name, value in moments.items()})
+    other.D_optimizer.load_state_dict(state)
+    for step in (one, other):
+        step.update(step.D_optimizer, step.r1_loss, blobs()[4:8])
+    assert all(torch.equal(a, b) for a, b in zip(one.D.parameters(), other.D.parameters(), strict=True))
+
+
+def test_a_nan_image_stops_the_training(tmp_path: Path) -> None:
+    class Broken(StopsAt):
+        def __getitem__(self, index: int) -> Tensor:
+            image = self.images[index].clone()
+            return image.fill_(float("nan")) if index == 7 else image
+
+    with pytest.raises(MedsegError, match=r"training stopped: loss_D is nan at step \d+"):
+        train(tmp_path, Broken(0))
+    assert not (tmp_path / "G_ema.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "message"),
+    [
+        (blobs()[:0], {}, "no images"),
+        (blobs(size=24), {}, "power of two"),
+        (blobs() * 300, {}, r"outside \[-1, 1\]"),
+        (blobs(), {"batch_gpu": 3}, "not a multiple of batch_gpu 3"),
+        (blobs(), {"batch_size": 6}, "groups of mbstd_group 4"),
+        (blobs(), {"ada_pipe": "medcal"}, "did you mean medical"),
+    ],
+)
+def test_unusable_input_is_one_line(tmp_path: Path, images: Tensor, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(MedsegError, match=message):
+        train_stylegan2(images, None, tmp_path, seed=0, **(SMALL | changes))
+
+
+def test_other_settings_do_not_continue_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, StopsAt(32 + 30))
+    with pytest.raises(MedsegError, match=r"r1_gamma: 0.8192 -> 2"):
+        train(tmp_path, r1_gamma=2)
+
+
+def test_advice_names_what_to_try() -> None:
+    row = {"images": 9000, "p": 0.8, "sign_real": 0.99, "sign_fake": -0.99}
+    assert "more patients" in (advice(row, StyleGAN2Settings(ada="ada", p_max=0.8)) or "")
+    assert "try ada: ada" in (advice(row, StyleGAN2Settings(ada="off")) or "")
+    assert advice(row | {"p": 0.3}, StyleGAN2Settings(ada="ada")) is None
+    assert advice(row | {"images": 100}, StyleGAN2Settings(ada="off")) is None
+
+
+def test_speed_is_measured_without_files() -> None:
+    settings = StyleGAN2Settings(**SMALL)
+    assert images_per_second(settings, resolution=16, precision="fp32", iterations=4, warmup=1) > 0
