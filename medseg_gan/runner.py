@@ -115,7 +115,8 @@ def _run_step(step: Step, inputs: Inputs) -> float:
         "seconds": round(seconds, 3),
         "total_seconds": round(seconds + sum(attempt["seconds"] for attempt in attempts), 3),
         "attempts": len(attempts) + 1,
-        "peak_rss_mb": _peak_rss_mb(resource.RUSAGE_SELF),  # of the process so far, not of this stage alone
+        # Of the process so far, not of this stage alone; a forked child begins with its parent's.
+        "peak_rss_mb": _peak_rss_mb(resource.RUSAGE_SELF),
         "peak_rss_largest_child_mb": _peak_rss_mb(resource.RUSAGE_CHILDREN),
         "device": inputs.device,
         "precision": inputs.precision,

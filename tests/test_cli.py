@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from toy_system import RECIPE, TOY
+from typer.testing import CliRunner
+
 from medseg_gan import __version__
 from medseg_gan.cli import app
 from medseg_gan.systems import SYSTEMS
-from toy_system import RECIPE, TOY
-from typer.testing import CliRunner
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +83,7 @@ def test_words_that_are_no_command(words):
 def test_dry_run_shows_the_plan_and_writes_nothing():
     result = call("recipe", "toy.yaml", "--dry-run", "--out", "run", "--set", "train.lr=0.5")
     assert result.exit_code == 0
-    assert "2. train: new, run/02-train\n   steps 4, lr 0.5, part.name \"small\", part.width 3\n" in result.stdout
+    assert '2. train: new, run/02-train\n   steps 4, lr 0.5, part.name "small", part.width 3\n' in result.stdout
     assert "   expected: 4 steps\n" in result.stdout
     assert not Path("run").exists()
 

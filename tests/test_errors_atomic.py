@@ -8,9 +8,10 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from medseg_gan.atomic import atomic_path, read_json, save_png, write_array, write_json, write_text
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson, did_you_mean
-from PIL import Image
 
 
 def test_exit_codes():

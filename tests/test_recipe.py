@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
+from toy_system import RECIPE
+
 from medseg_gan.component import Component
 from medseg_gan.errors import UsageError
 from medseg_gan.plain_yaml import parse_yaml
 from medseg_gan.recipe import Section, find_recipe, list_recipes, load_recipe, recipe_folder, resolved_text
-from pydantic import ValidationError
-from toy_system import RECIPE
 
 SYSTEMS = {"toy": "toy_system:ToyRecipe"}
 
@@ -86,6 +87,7 @@ def test_resolved_recipe_loads_to_the_same_settings(path, tmp_path):
         ("train.steps='4'", 'train.steps is "4", wanted a whole number'),
         ("train.steps=true", "train.steps is true, wanted a whole number"),
         ("train.part=small", 'train.part is "small", wanted settings written name: value'),
+        ("report.title=[1]", "report.title is [1], wanted text or a whole number"),
         ("train.lr.x=1", "train.lr is a single value, it has no x"),
         ("train=1", "train is not written section.setting"),
         ("train.lr=[1", "line 1: not valid YAML (expected ',' or ']', but got '<stream end>')"),
@@ -99,6 +101,13 @@ def test_override_mistakes_say_where_what_and_what_was_wanted(path, override, li
 
 def test_override_without_a_value(path):
     assert mistakes(path, "train.lr") == ["--set train.lr: wanted section.setting=value"]
+
+
+def test_the_last_writer_of_a_value_is_named(path):
+    (line,) = mistakes(path, "train.part={width: wide}", profile="demo")
+    assert line.startswith("--set train.part={width: wide}: train.part.width is")
+    (line,) = mistakes(path, "train.lr=slow", "train.lr=fast", profile="demo")
+    assert line.startswith("--set train.lr=fast: ")
 
 
 def test_rule_over_several_settings_is_one_line(path):

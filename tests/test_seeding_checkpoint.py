@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+
 from medseg_gan.checkpoint import latest_checkpoint, load_checkpoint, restore, save_checkpoint
 from medseg_gan.errors import MedsegError
 from medseg_gan.seeding import mix_seed, numpy_rng, seed_step, torch_generator
@@ -21,7 +22,7 @@ def test_seeds_of_neighbours_differ_and_stay_in_range():
 
 
 def test_seeds_are_the_same_in_every_process():
-    assert mix_seed(0, "train_gan", 7) == 3613850571580399150
+    assert mix_seed(0, "train_gan", 7) == 8424646933040444750
 
 
 def test_a_step_draws_the_same_whatever_was_drawn_before():
@@ -120,7 +121,7 @@ def test_nothing_in_a_file_is_executed(tmp_path, capsys):
 
 def test_a_state_that_does_not_fit_is_said(tmp_path):
     save_checkpoint(tmp_path / "x.pt", G=torch.nn.Linear(2, 3))
-    with pytest.raises(MedsegError, match="G does not fit .* belongs to other settings"):
+    with pytest.raises(MedsegError, match=r"G does not fit .* belongs to other settings"):
         restore(tmp_path / "x.pt", G=torch.nn.Linear(2, 4))
     with pytest.raises(MedsegError, match="has no D; it holds G"):
         restore(tmp_path / "x.pt", D=torch.nn.Linear(2, 3))

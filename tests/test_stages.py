@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import Field
+from toy_system import RECIPE, TOY
+
 from medseg_gan.api import rebuild_report, run_recipe
 from medseg_gan.atomic import read_json
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson
@@ -16,8 +19,6 @@ from medseg_gan.plan import plan_recipe
 from medseg_gan.recipe import Section
 from medseg_gan.stages import data_manifest, result_settings
 from medseg_gan.systems import SYSTEMS
-from pydantic import Field
-from toy_system import RECIPE, TOY
 
 TOY_CLI = [sys.executable, str(Path(__file__).with_name("toy_system.py")), "recipe"]
 
@@ -85,7 +86,10 @@ def test_changed_settings_are_refused_with_what_changed():
 
 @pytest.mark.parametrize(
     ("override", "change"),
-    [("run.seed=1", r"make: .*\(run.seed: 0 -> 1\)"), ("run.precision=bf16", r"\(run.precision: \"fp32\" -> \"bf16\"\)")],
+    [
+        ("run.seed=1", r"make: .*\(run.seed: 0 -> 1\)"),
+        ("run.precision=bf16", r"\(run.precision: \"fp32\" -> \"bf16\"\)"),
+    ],
 )
 def test_seed_and_precision_belong_to_the_result(override, change):
     run()

@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
 from medseg_gan.atomic import read_json, write_json, write_text
 from medseg_gan.errors import MedsegError, WaitingForPerson
 from medseg_gan.recipe import Section, SystemRecipe
 from medseg_gan.stages import Inputs, Stage
 from medseg_gan.systems import SYSTEMS, System
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 TOY = System(recipe="toy_system:ToyRecipe", stages="toy_system:STAGES")
 
@@ -75,7 +76,7 @@ class Train(Section):
 
 
 class Report(Section):
-    title: str = "Toy"
+    title: str | int = "Toy"
 
 
 class ToyRecipe(SystemRecipe):

@@ -198,7 +198,7 @@ def write_store(
 
 
 class SliceDataset(Dataset[dict[str, Any]]):
-    """Slices of a store as dictionaries: `image` float32 `(1, H, W)` in [-1, 1], `label` int64 `(H, W)`, `patient`, ..."""
+    """Slices of a store as dictionaries: `image` float32 `(1, H, W)` in [-1, 1], `label` int64 `(H, W)`, and more."""
 
     def __init__(self, store: SliceStore, indices: np.ndarray | Sequence[int]) -> None:
         """Some slices of a store."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,11 @@ def evaluate_segmenter(
     per_image = MeanIoUHandler(output_transform=lambda out: _one_hot_pair(out["pred"], out["label"]))
     with tempfile.TemporaryDirectory() as scratch:
         saver = MetricsSaver(
-            scratch, metrics=["miou", "per_image_iou"], batch_transform=lambda batch: batch["meta"], summary_ops="*"
+            scratch,
+            metrics=["miou", "per_image_iou"],
+            metric_details=["per_image_iou"],
+            batch_transform=lambda batch: batch["meta"],
+            summary_ops="*",
         )
         evaluator = SupervisedEvaluator(
             device=torch.device(device),
@@ -168,7 +173,9 @@ def evaluate_segmenter(
             Events.ITERATION_COMPLETED,
             lambda engine: matrices.append(_matrices(engine.state.output, num_classes)),
         )
-        evaluator.run()
+        with warnings.catch_warnings():  # MONAI's summaries of classes that no image shows
+            warnings.simplefilter("ignore", RuntimeWarning)
+            evaluator.run()
         for path in sorted(Path(scratch).glob("*.csv")):
             write_text(folder / path.name, _with_class_names(path.read_text(), classes))
     found = evaluator.state.metrics
@@ -194,7 +201,7 @@ class Forward(Inferer):
         super().__init__()
         self.device, self.precision = device, precision
 
-    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Logits of `inputs`, in fp32."""
         with autocast(self.device, self.precision):
             return network(inputs).float()

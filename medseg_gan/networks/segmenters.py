@@ -13,21 +13,32 @@ from medseg_gan.errors import MedsegError, did_you_mean
 from medseg_gan.vision import torchvision
 
 torchvision()  # before MONAI, which looks for it once
+from monai.networks.nets import ResNet as MonaiResNet  # noqa: E402
 from monai.networks.nets import UNet  # noqa: E402
 from torchvision.models import resnet, segmentation  # noqa: E402
 from torchvision.models._utils import IntermediateLayerGetter  # noqa: E402
-from torchvision.models.segmentation.deeplabv3 import ASPP, DeepLabHead  # noqa: E402
+from torchvision.models.segmentation.deeplabv3 import ASPP  # noqa: E402
 from torchvision.models.segmentation.fcn import FCNHead  # noqa: E402
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-BACKBONES: dict[str, Callable[..., resnet.ResNet]] = {
+
+def resnet18_slim(weights: None = None) -> nn.Module:
+    """ResNet18 with a quarter of the channels, for small images on a CPU; there are no ImageNet weights for it."""
+    return MonaiResNet(
+        "basic", (2, 2, 2, 2), (16, 32, 64, 128), spatial_dims=2, n_input_channels=3, conv1_t_stride=2, num_classes=1
+    )
+
+
+BACKBONES: dict[str, Callable[..., Any]] = {
+    "resnet18_slim": resnet18_slim,
     "resnet18": resnet.resnet18,
     "resnet50": resnet.resnet50,
     "resnet101": resnet.resnet101,
 }
 
+_FEATURES = {"resnet18_slim": 128, "resnet18": 512, "resnet50": 2048, "resnet101": 2048}  # channels after layer4
 _STAGE_STRIDES = {16: (2, 2, 1), 8: (2, 1, 1), 4: (1, 1, 1), 2: (1, 1, 1)}  # strides of ResNet's layer2 to layer4
 
 
@@ -69,7 +80,7 @@ def resnet_features(backbone: str, output_stride: int, state: Mapping[str, Tenso
         state: ImageNet weights in torchvision's names (`fc` is left out); random otherwise.
 
     Returns:
-        Module from `(B, 3, H, W)` to `{"out": (B, 512 or 2048, H / stride, W / stride)}`.
+        Module from `(B, 3, H, W)` to `{"out": (B, 128, 512 or 2048, H / stride, W / stride)}`.
 
     Raises:
         MedsegError: an unknown name or stride, or weights of another network.
@@ -120,13 +131,19 @@ def build_deeplabv3(
     """DeepLabV3 (Chen et al., 2017) without auxiliary head, as DatasetGAN uses it.
 
     The rates of the pyramid are the paper's, (6, 12, 18) at stride 16 and twice that at 8. They stay at 4 and 2,
-    which are meant for images as much smaller: in both cases rate 12 spans three eighths of the image.
+    which are meant for images as much smaller: 12 features are three eighths of 256 pixels at 8, of 64 at 2. The
+    pyramid has 256 channels, and half as many as the features where those are fewer.
     """
     _check_channels(in_channels)
     features = resnet_features(backbone, output_stride, backbone_state)
-    head = DeepLabHead(_feature_channels(backbone), num_classes)
-    if output_stride == 16:
-        head[0] = ASPP(_feature_channels(backbone), (6, 12, 18))
+    width = min(256, _FEATURES[backbone] // 2)
+    head = nn.Sequential(  # torchvision's DeepLabHead, whose width is fixed
+        ASPP(_FEATURES[backbone], (6, 12, 18) if output_stride == 16 else (12, 24, 36), width),
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, num_classes, 1),
+    )
     return ImageNetSegmenter(segmentation.DeepLabV3(features, head))
 
 
@@ -141,7 +158,7 @@ def build_fcn(
     """FCN (Long et al., 2015) on dilated ResNet features, as torchvision has it, without auxiliary head."""
     _check_channels(in_channels)
     features = resnet_features(backbone, output_stride, backbone_state)
-    return ImageNetSegmenter(segmentation.FCN(features, FCNHead(_feature_channels(backbone), num_classes)))
+    return ImageNetSegmenter(segmentation.FCN(features, FCNHead(_FEATURES[backbone], num_classes)))
 
 
 def build_unet(num_classes: int, in_channels: int = 1, *, width: int = 16) -> nn.Module:
@@ -245,10 +262,6 @@ def build_segmenter(
     if name != "unet":
         settings = {"backbone": backbone, "output_stride": output_stride, "backbone_state": backbone_state}
     return SEGMENTERS[name](num_classes, in_channels, **settings)
-
-
-def _feature_channels(backbone: str) -> int:
-    return 512 if backbone == "resnet18" else 2048
 
 
 def _check_channels(in_channels: int) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from medseg_gan.labels import LabelTable
 from medseg_gan.report.pictures import Picture, png_uri
-from medseg_gan.report.tables import Scores, metric_name, row_name, score_of, title_of
+from medseg_gan.report.tables import Scores, metric_name, row_name, score_of, several_networks, title_of
 from medseg_gan.report.verdict import best_floor
 
 Stats = Sequence[Mapping[str, Any]]
@@ -115,7 +115,7 @@ def rows_chart(scores: Scores) -> Chart | None:
         _legend(figure, axes)
 
     alt = f"{metric_name(scores)} of every training set on test-R and test-G, beside the floors"
-    caption = "Mean over segmenter seeds, protocol clean; the line through a test-R dot is its interval over patients."
+    caption = "Mean over segmenter seeds, protocol clean; the line through a test-R dot is its 95 % interval."
     return chart(draw, 11.0, 1.2 + 0.34 * len(labels), alt, caption)
 
 
@@ -159,12 +159,15 @@ def comparisons_chart(scores: Scores) -> Chart | None:
         _legend(figure, axes)
 
     alt = "paired differences between training sets on test-R with intervals"
-    caption = "Paired difference and its interval over test patients; an interval that contains 0 decides nothing."
+    caption = (
+        "Paired difference and its 95 % interval over test patients and, where there are several, segmenter seeds; "
+        "an interval that contains 0 decides nothing."
+    )
     return chart(draw, 11.0, 1.2 + 0.34 * len(found), alt, caption)
 
 
 def _comparison_name(scores: Scores, one: Mapping[str, Any]) -> str:
-    network = f" ({one['network']})" if one.get("network") else ""
+    network = f" ({one['network']})" if several_networks(scores) and one.get("network") else ""
     return f"{title_of(scores, one['a'], one['a'])} − {title_of(scores, one['b'], one['b'])}{network}"
 
 

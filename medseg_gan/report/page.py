@@ -65,7 +65,7 @@ class ReportContent:
     """Edition of the phantom; empty on real data."""
 
     stages: list[dict[str, Any]] = field(default_factory=list)
-    """`name`, `seconds`, `peak_mb`."""
+    """`name`, `seconds`, `peak_mb` (largest memory of the process by the end of the stage)."""
     versions: dict[str, str] = field(default_factory=dict)
     machine: str = ""
     precision: str = ""
@@ -163,6 +163,7 @@ def _words(content: ReportContent) -> dict[str, Any]:
         "number": tables.number,
         "not_measured": tables.NOT_MEASURED,
         "interpreter": scores.get("interpreter") or {},
+        "rejected": tables.rejected_lines(scores.get("interpreter") or {}),
         "classes": [name.replace("_", " ") for name in scores.get("classes") or []],
         "tests": tables.TESTS,
     }

@@ -210,7 +210,7 @@ def comparison_lines(scores: Scores) -> list[Record]:
         {
             "a": title_of(scores, comparison["a"], comparison["a"]),
             "b": title_of(scores, comparison["b"], comparison["b"]),
-            "network": comparison.get("network") or "",
+            "network": (several_networks(scores) and comparison.get("network")) or "",
             "test": TESTS.get(comparison.get("test", ""), comparison.get("test", "")),
             "difference": signed(comparison["difference"]),
             "interval": (
@@ -260,3 +260,12 @@ def memory(megabytes: float | None) -> str:
     if megabytes is None:
         return NOT_MEASURED
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.2f} GB"
+
+
+def rejected_lines(interpreter: Mapping[str, Any]) -> list[Record]:
+    """Generated slices without a plausible answer: all of them, then by reason where reasons are given."""
+    rejected = interpreter.get("rejected")
+    if not isinstance(rejected, Mapping):
+        return [{"reason": "all", "count": number(rejected)}]
+    reasons = [{"reason": reason, "count": number(count)} for reason, count in rejected.items()]
+    return [{"reason": "all", "count": number(sum(rejected.values()))}, *reasons]

@@ -19,10 +19,11 @@ SECOND_DRAW = {"real30_spread": "30 real only, spread over all labelled patients
 
 @dataclass(frozen=True)
 class Verdict:
-    """One sentence and the ordering it states (empty where it states none)."""
+    """One sentence, the ordering it states (empty where it states none), and whether it sums up the others."""
 
     sentence: str
     ordering: Ordering
+    lead: bool = False
 
 
 def annotator_sentence(scores: Scores) -> str:
@@ -59,7 +60,7 @@ def verdicts(scores: Scores) -> list[Verdict]:
     """
     comparisons = scores.get("comparisons") or []
     networks = list(dict.fromkeys(comparison.get("network") for comparison in comparisons)) or [None]
-    return [verdict for network in networks for verdict in _of_network(scores, network)]
+    return [verdict for network in networks for verdict in _of_network(scores, network, named=len(networks) > 1)]
 
 
 def steps_sentence(scores: Scores) -> str:
@@ -100,8 +101,8 @@ def _ordering(comparison: Mapping[str, Any]) -> str:
     return "kept" if interval[0] > 0 else "not kept" if interval[1] < 0 else "undecided"
 
 
-def _of_network(scores: Scores, network: str | None) -> list[Verdict]:
-    suffix = f" ({network})" if network else ""
+def _of_network(scores: Scores, network: str | None, named: bool) -> list[Verdict]:
+    prefix = f"{network}: " if named and network else ""
     singles = {key: _against(scores, key, name, network) for key, name in (DECIDING | SECOND_DRAW).items()}
     lines = [
         _overall(scores, {key: singles[key].ordering for key in DECIDING}),
@@ -109,7 +110,7 @@ def _of_network(scores: Scores, network: str | None) -> list[Verdict]:
         _hybrid_minus_synthetic(scores, network),
         *_above_floor(scores, network),
     ]
-    return [Verdict(line.sentence[:-1] + suffix + ".", line.ordering) for line in lines]
+    return [Verdict(prefix + line.sentence, line.ordering, lead=k == 0) for k, line in enumerate(lines)]
 
 
 def _overall(scores: Scores, orderings: Mapping[str, str]) -> Verdict:
@@ -145,7 +146,7 @@ def _against(scores: Scores, key: str, name: str, network: str | None) -> Verdic
     rival = title_of(scores, key, name)
     found = find_comparison(scores, "hybrid", key, network)
     if found is None:
-        return Verdict(f"The hybrid against “{rival}”: not measured.", "not measured")
+        return _uncompared(scores, key, f"The hybrid against “{rival}”", network)
     words = {"kept": "beats", "not kept": "falls behind", "undecided": "cannot be told from"}[found["ordering"]]
     return Verdict(f"The hybrid {words} “{rival}”: {_difference(scores, found)}.", found["ordering"])
 
@@ -154,31 +155,44 @@ def _hybrid_minus_synthetic(scores: Scores, network: str | None) -> Verdict:
     names = f"The hybrid minus “{title_of(scores, 'synthetic', 'synthetic')}”"
     found = find_comparison(scores, "hybrid", "synthetic", network)
     if found is None:
-        return Verdict(f"{names}: not measured.", "not measured")
+        return _uncompared(scores, "synthetic", names, network)
     return Verdict(f"{names}: {_difference(scores, found)}.", found["ordering"])
 
 
+def _uncompared(scores: Scores, key: str, names: str, network: str | None) -> Verdict:
+    """Two scores side by side where no paired comparison was made: figures, but no claim."""
+    first, second = (_miou_of(scores, row, network) for row in ("hybrid", key))
+    if first is None or second is None:
+        return Verdict(f"{names}: not measured.", "not measured")
+    figures = f"{number(first)} and {number(second)} {metric_name(scores)} on test-R"
+    return Verdict(f"{names}: {figures}, not compared in pairs.", "not measured")
+
+
+def _miou_of(scores: Scores, key: str, network: str | None) -> float | None:
+    rows = [row for row in scores.get("rows") or [] if row["row"] == key and network in (None, row.get("network"))]
+    return score_of(rows[0], "test_r").get("miou") if rows else None
+
+
 def _difference(scores: Scores, comparison: Mapping[str, Any]) -> str:
-    """`+0.034 mIoU on test-R, interval +0.012 to +0.055: kept`."""
-    interval = comparison.get("interval")
-    bounds = f"interval {signed(interval[0])} to {signed(interval[1])}" if interval else "no interval"
+    """`+0.034 mIoU on test-R (mean of 3 segmenter seeds), 95 % interval +0.012 to +0.055: kept`."""
+    interval, pairs = comparison.get("interval"), comparison.get("pairs")
+    seeds = f" (mean of {pairs} segmenter seeds)" if pairs and pairs > 1 else " (one segmenter seed)" if pairs else ""
+    bounds = f"95 % interval {signed(interval[0])} to {signed(interval[1])}" if interval else "no interval"
     contains = " (the interval contains 0)" if comparison["ordering"] == "undecided" and interval else ""
-    difference = f"{signed(comparison['difference'])} {metric_name(scores)} on test-R"
+    difference = f"{signed(comparison['difference'])} {metric_name(scores)} on test-R{seeds}"
     return f"{difference}, {bounds}: {comparison['ordering']}{contains}"
 
 
 def _above_floor(scores: Scores, network: str | None) -> list[Verdict]:
     """Where the synthetic row stands above the best trivial answer; nothing where either is missing."""
-    rows = [row for row in scores.get("rows") or [] if row["row"] == "synthetic"]
-    rows = [row for row in rows if network is None or row.get("network") == network]
-    best = best_floor(scores, "test_r")
-    score = score_of(rows[0], "test_r").get("miou") if rows else None
+    best, score = best_floor(scores, "test_r"), _miou_of(scores, "synthetic", network)
     if best is None or score is None:
         return []
     name, floor = best
     side = "above" if score >= floor else "below"
     distance = f"{number(abs(score - floor))} {side} the best floor ({name}, {number(floor)})"
-    return [Verdict(f"“{rows[0]['title']}” reaches {number(score)} {metric_name(scores)} on test-R, {distance}.", "")]
+    title = title_of(scores, "synthetic", "synthetic")
+    return [Verdict(f"“{title}” reaches {number(score)} {metric_name(scores)} on test-R, {distance}.", "")]
 
 
 def best_floor(scores: Scores, test: str) -> tuple[str, float] | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 from ignite.engine.events import CallableEventWithFilter
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from medseg_gan.atomic import save_png, write_text
@@ -23,114 +25,129 @@ from medseg_gan.training.grid import image_grid
 from medseg_gan.training.log import Progress, say
 
 STATS = "stats.jsonl"
+SHOWN = ("loss_G", "loss_D", "r_t", "p")  # behind the progress bar
+
+Step = Callable[[Engine, Any], dict[str, Tensor]]
 
 
-def resume(folder: Path, objects: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
-    """Restore the newest checkpoint of a folder, if there is one.
+@dataclass(frozen=True)
+class Training:
+    """Everything around a step, the same for every system: resume, statistics, sheets, checkpoints, NaN stop.
 
-    Args:
-        folder: where `run_training` leaves checkpoints.
-        objects: named objects with `load_state_dict`, as given to `run_training`.
-        settings: plain values that must not have changed since.
-
-    Returns:
-        Number of iterations already done; 0 without a checkpoint.
-
-    Raises:
-        MedsegError: the checkpoint belongs to other settings.
+    Example:
+        training = Training(folder, objects, settings, total=1000, batch_size=8, ...)
+        done = training.resume()
+        training.run(step, batches_from(done), done)
     """
-    path = latest_checkpoint(folder)
-    if path is None:
-        return 0
-    rest = restore(path, **objects)
-    before = rest["settings"]
-    changed = [f"{key}: {before.get(key)} -> {value}" for key, value in settings.items() if before.get(key) != value]
-    if changed:
-        raise MedsegError(f"{path} was made with other settings ({', '.join(changed)}); train in another folder")
-    return int(rest["iteration"])
 
+    folder: Path  # gets `stats.jsonl`, `tensorboard/`, `samples/*.png` and `checkpoint-*.pt`
+    objects: Mapping[str, Any]  # named objects with `state_dict`: all that the next step depends on
+    settings: Mapping[str, Any]  # plain values that must not change between two runs
+    total: int  # iterations at the end
+    batch_size: int  # images per iteration
+    log_every: int  # iterations between rows of the statistics
+    snapshot_every: int  # iterations between checkpoints
+    sample_every: int  # iterations between sample sheets
+    samples: Callable[[], Tensor] | None = None  # draws (N, C, H, W) in [-1, 1] for the sheet
+    scalars: Callable[[], Mapping[str, float | Tensor]] = dict  # further values of a row, read when it is written
+    warn: Callable[[Mapping[str, float]], str | None] | None = None  # says in one line what to try; said once
+    description: str = "training"  # name on the progress bar
+    keep: int = 2  # checkpoints kept
 
-def run_training(
-    step: Callable[[Engine, Any], dict[str, torch.Tensor]],
-    batches: Iterable[Any],
-    folder: Path,
-    objects: Mapping[str, Any],
-    *,
-    done: int,
-    total: int,
-    batch_size: int,
-    settings: Mapping[str, Any],
-    log_every: int,
-    snapshot_every: int,
-    sample_every: int,
-    samples: Callable[[], torch.Tensor] | None = None,
-    scalars: Callable[[], Mapping[str, float | torch.Tensor]] = dict,
-    warn: Callable[[Mapping[str, float]], str | None] | None = None,
-    description: str = "training",
-    keep: int = 2,
-) -> None:
-    """Run `step` from iteration `done` to `total` on an Ignite engine, with everything around it.
+    def resume(self) -> int:
+        """Restore the newest checkpoint of the folder, if there is one.
 
-    Args:
-        step: `(engine, batch) -> {term: detached scalar tensor}`; seeds itself from `engine.state.iteration`.
-        batches: batches from iteration `done` on.
-        folder: gets `stats.jsonl`, `tensorboard/`, `samples/*.png` and `checkpoint-*.pt`.
-        objects: named objects with `state_dict`, all that the next step depends on.
-        done: iterations done before (see `resume`).
-        total: iterations at the end.
-        batch_size: images per iteration.
-        settings: plain values kept in the checkpoint.
-        log_every: iterations between rows of the statistics.
-        snapshot_every: iterations between checkpoints.
-        sample_every: iterations between sample sheets.
-        samples: draws `(N, C, H, W)` images in [-1, 1] for the sheet.
-        scalars: further values of a row, read when it is written.
-        warn: looks at a row and says in one line what to try, or None; each line is said once.
-        description: name on the progress bar.
-        keep: number of checkpoints kept.
+        Returns:
+            Iterations already done; 0 without a checkpoint.
 
-    Raises:
-        MedsegError: a term or a weight is not finite.
-    """
-    engine = Engine(step)
-    engine.logger = logging.getLogger("medseg_gan.engine")
-    engine.logger.setLevel(logging.CRITICAL)  # Ignite would print the error a second time
-    if done >= total:
-        return
-    with (
-        Progress(total * batch_size, description, "img", initial=done * batch_size) as bar,
-        Statistics(folder, done, batch_size, scalars) as statistics,
-    ):
-        engine.add_event_handler(Events.ITERATION_COMPLETED, statistics.collect)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: bar.update(batch_size))
+        Raises:
+            MedsegError: the checkpoint belongs to other settings, or cannot be read.
+        """
+        path = latest_checkpoint(self.folder)
+        if path is None:
+            return 0
+        rest = restore(path, **self.objects)
+        before = rest["settings"]
+        pairs = [(name, before.get(name), now) for name, now in self.settings.items()]
+        changed = [f"{name}: {old} -> {now}" for name, old, now in pairs if old != now]
+        if changed:
+            raise MedsegError(f"{path} was made with other settings ({', '.join(changed)}); train in another folder")
+        return int(rest["iteration"])
 
+    def run(self, step: Step, batches: Iterable[Any], done: int) -> None:
+        """Run a step on an Ignite engine from iteration `done` to the end.
+
+        Args:
+            step: `(engine, batch) -> {term: detached scalar tensor}`; seeds itself from `engine.state.iteration`.
+            batches: from iteration `done` on.
+            done: iterations done before, as `resume` says.
+
+        Raises:
+            MedsegError: a term or a weight is not finite, or the disk is full.
+        """
+        if done >= self.total:
+            return
+        engine = Engine(step)
+        engine.logger = logging.getLogger("medseg_gan.engine")
+        engine.logger.setLevel(logging.CRITICAL)  # Ignite would print an error a second time
+        images = (done * self.batch_size, self.total * self.batch_size)
+        try:
+            with (
+                Progress(images[1], self.description, "img", initial=images[0]) as bar,
+                Statistics(self.folder, done, self.batch_size, self.scalars) as statistics,
+            ):
+                self.attach_common(engine, statistics, bar)
+                engine.load_state_dict({"iteration": done, "epoch_length": self.total, "max_epochs": 1})
+                engine.run(batches)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise MedsegError(f"disk full while writing to {self.folder}; free space, then run it again") from error
+
+    def attach_common(self, engine: Engine, statistics: Statistics, bar: Progress) -> None:
+        """Attach, in this order: terms, progress, rows and advice, sheets, checkpoints."""
         said: set[str] = set()
 
         def write_row() -> None:
             row = statistics.flush()
-            bar.note(", ".join(f"{key} {row[key]:.3g}" for key in ("loss_G", "loss_D", "r_t", "p") if key in row))
-            advice = warn(row) if warn and row else None
+            bar.note(", ".join(f"{name} {row[name]:.3g}" for name in SHOWN if name in row))
+            advice = self.warn(row) if self.warn and row else None
             if advice and advice not in said:
                 said.add(advice)
-                say(f"{description}: {advice}")
+                say(f"{self.description}: {advice}")
 
         def write_samples() -> None:
-            if samples is not None:
-                save_samples(folder / "samples" / f"{engine.state.iteration * batch_size:09d}.png", samples())
+            if self.samples is not None:
+                images = engine.state.iteration * self.batch_size
+                save_samples(self.folder / "samples" / f"{images:09d}.png", self.samples())
 
         def write_checkpoint() -> None:
-            write_row()  # a non-finite term must stop the run before it reaches a checkpoint
-            save_state(folder, objects, engine.state.iteration, batch_size, settings, keep)
+            write_row()  # a term that is not finite stops the run before it reaches a checkpoint
+            self.save(engine.state.iteration)
 
-        for every, write in ((log_every, write_row), (sample_every, write_samples), (snapshot_every, write_checkpoint)):
-            engine.add_event_handler(every_or_last(every, total), write)
-        engine.load_state_dict({"iteration": done, "epoch_length": total, "max_epochs": 1})
-        engine.run(batches)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, statistics.collect)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: bar.update(self.batch_size))
+        engine.add_event_handler(self.every(self.log_every), write_row)
+        engine.add_event_handler(self.every(self.sample_every), write_samples)
+        engine.add_event_handler(self.every(self.snapshot_every), write_checkpoint)
 
+    def every(self, iterations: int) -> CallableEventWithFilter:
+        """The event of each so-many-th iteration and of the last."""
+        return Events.ITERATION_COMPLETED(event_filter=lambda _, done: done % iterations == 0 or done == self.total)
 
-def every_or_last(every: int, total: int) -> CallableEventWithFilter:
-    """The event of each `every`-th iteration and of the last."""
-    return Events.ITERATION_COMPLETED(event_filter=lambda _, iteration: iteration % every == 0 or iteration == total)
+    def save(self, iteration: int) -> None:
+        """Write `checkpoint-<images>.pt` and remove all but the newest `keep`.
+
+        Raises:
+            MedsegError: a weight is not finite; nothing is written then.
+        """
+        for name, item in self.objects.items():
+            if isinstance(item, nn.Module):
+                assert_finite(name, item, iteration)
+        path = self.folder / f"checkpoint-{iteration * self.batch_size:09d}.pt"
+        save_checkpoint(path, **self.objects, iteration=iteration, settings=dict(self.settings))
+        for old in sorted(self.folder.glob("checkpoint-*.pt"))[: -self.keep]:
+            old.unlink()
 
 
 class Statistics:
@@ -140,19 +157,19 @@ class Statistics:
     """
 
     def __init__(
-        self, folder: Path, done: int, batch_size: int, scalars: Callable[[], Mapping[str, float | torch.Tensor]] = dict
+        self, folder: Path, done: int, batch_size: int, scalars: Callable[[], Mapping[str, float | Tensor]] = dict
     ) -> None:
         """Open the files of a training folder, going on after iteration `done`."""
         self.path, self.batch_size, self.scalars = folder / STATS, batch_size, scalars
         kept = [row for row in read_stats(folder) if row["iteration"] <= done]
         write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done * batch_size + 1)
-        self.pending: list[tuple[int, str, torch.Tensor]] = []
+        self.pending: list[tuple[int, str, Tensor]] = []
         self.last = (done, time.monotonic())
 
     def collect(self, engine: Engine) -> None:
         """Remember the terms of the step just done."""
-        terms: Mapping[str, torch.Tensor] = engine.state.output  # type: ignore[assignment]
+        terms: Mapping[str, Tensor] = engine.state.output  # type: ignore[assignment]
         self.pending += [(engine.state.iteration, name, term) for name, term in terms.items()]
 
     def flush(self) -> dict[str, float]:
@@ -210,30 +227,18 @@ def read_stats(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def save_state(
-    folder: Path, objects: Mapping[str, Any], iteration: int, batch_size: int, settings: Mapping[str, Any], keep: int
-) -> None:
-    """Write `checkpoint-<images>.pt` and remove all but the newest `keep`.
-
-    Raises:
-        MedsegError: a weight is not finite; nothing is written then.
-    """
-    for name, item in objects.items():
-        if isinstance(item, nn.Module):
-            _assert_finite(name, item, iteration)
-    path = folder / f"checkpoint-{iteration * batch_size:09d}.pt"
-    save_checkpoint(path, **objects, iteration=iteration, settings=dict(settings))
-    for old in sorted(folder.glob("checkpoint-*.pt"))[:-keep]:
-        old.unlink()
-
-
-def save_samples(path: Path, images: torch.Tensor) -> None:
+def save_samples(path: Path, images: Tensor) -> None:
     """Write `(N, C, H, W)` images in [-1, 1] as a sheet about twice as wide as high."""
     columns = max(1, round((2 * len(images)) ** 0.5))
     save_png(path, image_grid(images, columns))
 
 
-def _assert_finite(name: str, network: nn.Module, iteration: int) -> None:
+def assert_finite(name: str, network: nn.Module, iteration: int) -> None:
+    """Stop when a weight or buffer is NaN or infinite.
+
+    Raises:
+        MedsegError: names the first such tensor.
+    """
     state = network.state_dict()
     finite = torch.stack([tensor.isfinite().all() for tensor in state.values()]).tolist()
     bad = [key for key, sound in zip(state, finite, strict=True) if not sound]

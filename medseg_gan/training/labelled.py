@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -19,10 +20,7 @@ from medseg_gan.seeding import mix_seed
 
 
 class LabelledSlices:
-    """Images, labels and patients by position, read when asked for.
-
-    Pickles as a description when it comes from a store, so that other processes open the files themselves.
-    """
+    """Images, labels and patients by position, held in memory."""
 
     def __init__(self, images: Tensor, labels: Tensor, patients: Sequence[str] | None = None) -> None:
         """Take slices from memory.
@@ -39,14 +37,20 @@ class LabelledSlices:
         """Number of slices."""
         return len(self.patients)
 
-    def read(self, positions: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
-        """Images `(B, C, H, W)` float32 in [-1, 1] and labels `(B, H, W)` int64 at these positions."""
-        index = torch.as_tensor(np.asarray(positions, dtype=np.int64))
-        return self.images[index].float(), self.labels[index].long()
+    def image(self, positions: Sequence[int]) -> Tensor:
+        """`(B, C, H, W)` float32 in [-1, 1]."""
+        return self.images[torch.as_tensor(positions)].float()
+
+    def label(self, positions: Sequence[int]) -> Tensor:
+        """`(B, H, W)` int64 class ids, 255 where unlabelled."""
+        return self.labels[torch.as_tensor(positions)].long()
 
 
-class StoredSlices(LabelledSlices):
-    """Some slices of a slice store."""
+class StoredSlices:
+    """Some slices of a slice store, read when asked for.
+
+    Pickles as a description, so that other processes open the files themselves.
+    """
 
     def __init__(self, folder: Path, indices: Sequence[int] | np.ndarray) -> None:
         """Name the slices.
@@ -59,14 +63,24 @@ class StoredSlices(LabelledSlices):
         self.store = SliceStore.open(self.folder)
         self.patients = [self.store.records[index].patient for index in self.indices]
 
-    def read(self, positions: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
-        """As `LabelledSlices.read`, from the memory-mapped arrays."""
-        chosen = self.indices[np.asarray(positions, dtype=np.int64)]
-        return self.store.image_tensor(chosen), self.store.label_tensor(chosen)
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self.indices)
+
+    def image(self, positions: Sequence[int]) -> Tensor:
+        """`(B, 1, H, W)` float32 in [-1, 1]."""
+        return self.store.image_tensor(self.indices[list(positions)])
+
+    def label(self, positions: Sequence[int]) -> Tensor:
+        """`(B, H, W)` int64 class ids, 255 where unlabelled."""
+        return self.store.label_tensor(self.indices[list(positions)])
 
     def __reduce__(self) -> tuple[type, tuple[Path, np.ndarray]]:
         """Pickle the description, not the files' content."""
         return type(self), (self.folder, self.indices)
+
+
+Slices: TypeAlias = LabelledSlices | StoredSlices
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,7 @@ class TrainingSource:
         balanced: whether patients rather than slices are equally frequent.
     """
 
-    slices: LabelledSlices
+    slices: Slices
     share: float = 1.0
     balanced: bool = False
 
@@ -118,11 +132,14 @@ class TrainingBatches:
         """Yield batches without end, images `(B, C, H, W)` and labels `(B, H, W)`."""
         streams = [self._stream(k) for k in range(len(self.sources))]
         while True:
-            parts = [
-                source.slices.read(list(islice(stream, count)))
+            chosen = [
+                (source.slices, list(islice(stream, count)))
                 for source, stream, count in zip(self.sources, streams, self.counts, strict=True)
             ]
-            yield {"image": torch.cat([image for image, _ in parts]), "label": torch.cat([label for _, label in parts])}
+            yield {
+                "image": torch.cat([slices.image(positions) for slices, positions in chosen]),
+                "label": torch.cat([slices.label(positions) for slices, positions in chosen]),
+            }
 
     def _stream(self, k: int) -> Iterator[int]:
         """Endless positions in source k, from the first one not used yet."""
@@ -145,7 +162,7 @@ def class_frequencies(sources: Sequence[TrainingSource], num_classes: int) -> Te
     for source in sources:
         counts = torch.zeros(256, dtype=torch.float64)
         for start in range(0, len(source.slices), 256):
-            _, label = source.slices.read(range(start, min(start + 256, len(source.slices))))
+            label = source.slices.label(range(start, min(start + 256, len(source.slices))))
             blank = (label == UNLABELLED).flatten(1).all(dim=1)
             if blank.any():
                 raise MedsegError(

@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any
 
 import torch
 
 from medseg_gan.errors import MedsegError
 from medseg_gan.training.log import Progress
+from medseg_gan.training.memory import keep_freed_memory
 
 
 def run_jobs(
@@ -44,7 +46,7 @@ def run_jobs(
     with Progress(total, description, "job", initial=total - len(jobs)) as bar:
         if workers <= 1 or len(jobs) <= 1:
             for name, arguments in jobs.items():
-                results[name] = _call(name, lambda arguments=arguments: function(**arguments))
+                results[name] = _call(name, partial(function, **arguments))
                 bar.note(name)
                 bar.update()
             return results
@@ -80,6 +82,7 @@ def _call(name: str, run: Callable[[], Any]) -> Any:
 def _start_worker() -> None:
     """One thread; Ctrl-C is the parent's business; and no worker outlives a parent that was killed."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 

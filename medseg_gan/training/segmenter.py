@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,19 +18,19 @@ from monai.handlers import LrScheduleHandler
 from torch import Tensor, nn
 
 from medseg_gan.atomic import read_json, write_json
-from medseg_gan.checkpoint import load_checkpoint, save_checkpoint
+from medseg_gan.checkpoint import load_checkpoint, restore, save_checkpoint
 from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.segmentation import Forward, confusion, scores
 from medseg_gan.losses.segmentation import class_weights, cross_entropy, weighted_ce_dice
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels, predict_probs
 from medseg_gan.seeding import seed_step
 from medseg_gan.training.augment import augment as augment_batch
-from medseg_gan.training.engine import resume, save_state
-from medseg_gan.training.labelled import LabelledSlices, TrainingBatches, TrainingSource, class_frequencies
+from medseg_gan.training.labelled import Slices, TrainingBatches, TrainingSource, class_frequencies
 from medseg_gan.training.log import Progress
 from medseg_gan.training.pool import run_jobs
 
 FINISHED = "training.json"
+UNFINISHED = "unfinished.pt"
 CURVE_POINTS = 40
 
 Optimizer = Literal["adam", "onecycle"]
@@ -48,12 +49,12 @@ def train_segmenter(
     optimizer: Optimizer = "onecycle",
     loss: Loss = "weighted_ce_dice",
     augment: bool = True,
-    val: LabelledSlices | None = None,
+    val: Slices | None = None,
     checkpoints: int = 4,
     backbone_weights: str | None = None,
     device: str = "cpu",
     precision: str = "fp32",
-    description: str = "segmenter",
+    description: str = "",
 ) -> Path:
     """Train one segmenter for exactly `steps` steps; a finished folder is left as it is, an unfinished one resumed.
 
@@ -76,7 +77,7 @@ def train_segmenter(
         backbone_weights: local file of ImageNet weights for a ResNet backbone.
         device: `cpu` or `cuda`.
         precision: `fp32` or `bf16`.
-        description: name on the progress bar.
+        description: name on the progress bar; without one there is none.
 
     Returns:
         File of the picked weights.
@@ -87,16 +88,17 @@ def train_segmenter(
     folder = Path(folder)
     if (folder / FINISHED).is_file():
         return picked_weights(folder)
-    started = time.monotonic()
-    frequencies = class_frequencies(sources, network["num_classes"])
-    seed_step(seed, "initial weights")
-    model = _build(network, backbone_weights).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser, scheduler = _optimiser(model, optimizer, lr, steps)
-    objects = {"network": model, "optimizer": optimiser, "scheduler": scheduler}
     settings = {"network": dict(network), "seed": seed, "steps": steps, "batch_size": batch_size, "lr": lr}
     settings |= {"optimizer": optimizer, "loss": loss, "augment": augment, "checkpoints": checkpoints}
     settings |= {"precision": precision, "slices": [len(source.slices) for source in sources]}
-    done = resume(folder, objects, settings)
+    weights = class_weights(class_frequencies(sources, network["num_classes"])).to(device)
+    seed_step(seed, "initial weights")
+    state = load_checkpoint(backbone_weights) if backbone_weights else None
+    model = build_segmenter(**network, backbone_state=state)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser, scheduler = _optimiser(model, optimizer, lr, steps)
+    objects = {"network": model, "optimizer": optimiser, "scheduler": scheduler}
+    done = _resume(folder / UNFINISHED, objects, settings)
     record = _Record(folder, done)
     trainer = SupervisedTrainer(
         device=torch.device(device),
@@ -105,16 +107,13 @@ def train_segmenter(
         train_data_loader=TrainingBatches(sources, batch_size, seed, start=done),
         network=model,
         optimizer=optimiser,
-        loss_function=_loss_function(loss, class_weights(frequencies).to(device)),
+        loss_function=cross_entropy if loss == "ce" else partial(weighted_ce_dice, weights=weights),
         prepare_batch=partial(_prepare_batch, augment=augment),
         inferer=Forward(device, precision),
         train_handlers=[LrScheduleHandler(scheduler, print_lr=False, epoch_level=False)],
         decollate=False,
         optim_set_to_none=True,
     )
-    trainer.logger = logging.getLogger("medseg_gan.segmenter")
-    trainer.logger.setLevel(logging.CRITICAL)  # Ignite would print the error a second time
-    saved_at = set(checkpoint_steps(steps, checkpoints))
 
     def save(engine: Engine) -> None:
         step = engine.state.iteration
@@ -122,22 +121,16 @@ def train_segmenter(
         miou = _validate(model, val, device, precision) if val is not None else None
         save_checkpoint(_weights_file(folder, step), network=dict(network), step=step, state=model.state_dict())
         record.save(step, miou)
-        save_state(folder, objects, step, batch_size, settings, keep=1)
+        save_checkpoint(folder / UNFINISHED, **objects, step=step, settings=settings)
 
+    saved_at = set(checkpoint_steps(steps, checkpoints))
     trainer.add_event_handler(Events.ITERATION_STARTED, lambda e: seed_step(seed, "step", e.state.iteration))
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: record.collect(e.state.output["loss"]))
-    trainer.add_event_handler(
-        Events.ITERATION_COMPLETED(every=max(1, steps // CURVE_POINTS)), lambda e: record.log(e.state.iteration)
-    )
+    record.attach(trainer, every=max(1, steps // CURVE_POINTS))
     trainer.add_event_handler(Events.ITERATION_COMPLETED(event_filter=lambda _, k: k in saved_at), save)
-    with Progress(steps, description, "step", initial=done) as bar:
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: bar.update())
-        if done < steps:
-            trainer.load_state_dict({"iteration": done, "epoch_length": steps, "max_epochs": 1})
-            trainer.run()
-    record.finish(settings, time.monotonic() - started)
-    for left in folder.glob("checkpoint-*.pt"):  # the optimiser's state is of no further use
-        left.unlink()
+    if done < steps:
+        _run(trainer, done, steps, description)
+    record.finish(settings)
+    (folder / UNFINISHED).unlink(missing_ok=True)  # the optimiser's state is of no further use
     return picked_weights(folder)
 
 
@@ -152,7 +145,9 @@ def train_many(jobs: Mapping[str, Mapping[str, Any]], workers: int, description:
     Raises:
         MedsegError: a training failed; says which, and ends the others, which resume next time.
     """
-    left = {name: job for name, job in jobs.items() if not (Path(job["folder"]) / FINISHED).is_file()}
+    left = {name: dict(job) for name, job in jobs.items() if not (Path(job["folder"]) / FINISHED).is_file()}
+    if workers == 1:  # elsewhere bars of several processes would run into each other
+        left = {name: {"description": name, **job} for name, job in left.items()}
     run_jobs(train_segmenter, left, workers, description, total=len(jobs))
 
 
@@ -227,13 +222,20 @@ class _Record:
 
     def __init__(self, folder: Path, done: int) -> None:
         self.folder, self.path = folder, folder / "history.json"
-        before = read_json(self.path) if done else {"curve": [], "checkpoints": [], "seconds": 0.0}
-        self.curve = [row for row in before["curve"] if row["step"] <= done]
-        self.checkpoints = [row for row in before["checkpoints"] if row["step"] <= done]
+        before: dict[str, Any] = read_json(self.path) if done else {}
+        self.curve = [row for row in before.get("curve", []) if row["step"] <= done]
+        self.checkpoints = [row for row in before.get("checkpoints", []) if row["step"] <= done]
+        self.started = time.monotonic() - before.get("seconds", 0.0)
         self.pending: list[Tensor] = []
 
-    def collect(self, loss: Tensor) -> None:
-        self.pending.append(loss.detach())  # stays on the device: no step waits for it
+    def attach(self, trainer: Engine, every: int) -> None:
+        """Collect the loss of each step, and write a point of the curve every so many."""
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: self.pending.append(engine.state.output["loss"].detach())
+        )
+        trainer.add_event_handler(
+            Events.ITERATION_COMPLETED(every=every), lambda engine: self.log(engine.state.iteration)
+        )
 
     def log(self, step: int) -> None:
         if not self.pending:
@@ -247,34 +249,61 @@ class _Record:
         self.curve.append({"step": step, "loss": loss})
         self.pending = []
 
+    def history(self) -> dict[str, Any]:
+        return {"curve": self.curve, "checkpoints": self.checkpoints, "seconds": time.monotonic() - self.started}
+
     def save(self, step: int, miou: float | None) -> None:
         self.checkpoints.append({"step": step, "val_miou": miou})
-        write_json(self.path, {"curve": self.curve, "checkpoints": self.checkpoints})
+        write_json(self.path, self.history())
 
-    def finish(self, settings: Mapping[str, Any], seconds: float) -> None:
+    def finish(self, settings: Mapping[str, Any]) -> None:
         picked = max(self.checkpoints, key=lambda row: (row["val_miou"] or 0.0, row["step"]))["step"]
-        history = {"curve": self.curve, "checkpoints": self.checkpoints}
-        write_json(self.folder / FINISHED, {**settings, "picked": picked, "seconds": seconds, **history})
+        write_json(self.folder / FINISHED, {**settings, "picked": picked, **self.history()})
         self.path.unlink(missing_ok=True)
 
 
-def _build(network: Mapping[str, Any], backbone_weights: str | None) -> nn.Module:
-    state = load_checkpoint(backbone_weights) if backbone_weights else None
-    return build_segmenter(**network, backbone_state=state)
+def _run(trainer: Engine, done: int, steps: int, description: str) -> None:
+    """Run from step `done` on, with a progress bar where there is a name for it."""
+    trainer.logger = logging.getLogger("medseg_gan.segmenter")
+    trainer.logger.setLevel(logging.CRITICAL)  # Ignite would print an error a second time
+    trainer.load_state_dict({"iteration": done, "epoch_length": steps, "max_epochs": 1})
+    with ExitStack() as stack:
+        if description:
+            bar = stack.enter_context(Progress(steps, description, "step", initial=done))
+            trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: bar.update())
+        trainer.run()
+
+
+def _resume(path: Path, objects: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
+    """Restore an unfinished training; returns the steps done, 0 when there is none."""
+    if not path.is_file():
+        return 0
+    rest = restore(path, **objects)
+    before = rest["settings"]
+    changed = [f"{key}: {before.get(key)} -> {value}" for key, value in settings.items() if before.get(key) != value]
+    if changed:
+        raise MedsegError(f"{path} was made with other settings ({', '.join(changed)}); train in another folder")
+    return int(rest["step"])
 
 
 def _optimiser(
     model: nn.Module, name: Optimizer, lr: float, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+) -> tuple[torch.optim.Optimizer, Any]:  # MONAI's handler wants a class torch has renamed
     if name == "adam":
         adam = torch.optim.Adam(model.parameters(), lr, fused=True)
+        adam.register_load_state_dict_post_hook(_match_layout)
         return adam, torch.optim.lr_scheduler.ConstantLR(adam, factor=1.0, total_iters=0)
     adamw = torch.optim.AdamW(model.parameters(), lr, fused=True)
+    adamw.register_load_state_dict_post_hook(_match_layout)
     return adamw, torch.optim.lr_scheduler.OneCycleLR(adamw, lr, total_steps=steps + 1)
 
 
-def _loss_function(name: Loss, weights: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    return cross_entropy if name == "ce" else partial(weighted_ce_dice, weights=weights)
+def _match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give each moment its weight's memory layout: torch's fused Adam pairs the two in memory order, unchecked."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == weight.shape:
+                state[name] = torch.empty_like(weight).copy_(value)
 
 
 def _prepare_batch(
@@ -286,10 +315,11 @@ def _prepare_batch(
     return image.contiguous(memory_format=torch.channels_last), label
 
 
-def _validate(model: nn.Module, val: LabelledSlices, device: str, precision: str) -> float:
-    image, label = val.read(range(len(val)))
-    probs = predict_probs(model, image, device=device, precision=precision)
-    return scores(confusion(probs.argmax(1).numpy(), label.numpy(), probs.shape[1]).sum(axis=0))["miou"]
+def _validate(model: nn.Module, val: Slices, device: str, precision: str) -> float:
+    everything = range(len(val))
+    probs = predict_probs(model, val.image(everything), device=device, precision=precision)
+    pred, label = probs.argmax(dim=1).numpy(), val.label(everything).numpy()
+    return scores(confusion(pred, label, probs.shape[1]).sum(axis=0))["miou"]
 
 
 def _weights_file(folder: Path, step: int) -> Path:

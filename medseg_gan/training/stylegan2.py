@@ -19,7 +19,7 @@ from medseg_gan.device import autocast
 from medseg_gan.errors import MedsegError, did_you_mean
 from medseg_gan.seeding import mix_seed, torch_generator
 from medseg_gan.training.batches import ImageBatches
-from medseg_gan.training.engine import resume, run_training, save_samples
+from medseg_gan.training.engine import Training, save_samples
 from medseg_gan.training.memory import keep_freed_memory
 from medseg_gan.training.stylegan2_step import StyleGAN2Settings, StyleGAN2Step
 from stylegan2_ada_pytorch import AUGMENT_PIPES, Generator
@@ -76,31 +76,25 @@ def train_stylegan2(
 
     keep_freed_memory()
     step = StyleGAN2Step(s, resolution=resolution, channels=channels, seed=seed, device=device, precision=precision)
-    done = resume(folder, step.objects(), identity)
-    sheet = next(iter(image_batches(images, groups, SHEET, seed, 0, device)))["image"]
-    save_samples(folder / "samples" / "real.png", sheet)
-
-    def every(kimg: float) -> int:
-        return max(1, round(kimg * 1000 / s.batch_size))
-
-    run_training(
-        step,
-        image_batches(images, groups, s.batch_size, seed, done * s.batch_size, device, workers),
+    training = Training(
         folder,
         step.objects(),
-        done=done,
+        identity,
         total=s.iterations,
         batch_size=s.batch_size,
-        settings=identity,
-        log_every=every(log_kimg),
-        snapshot_every=every(snapshot_kimg),
-        sample_every=every(sample_kimg),
-        samples=lambda: draw_samples(step, seed),
-        scalars=lambda: {"p": step.ada.p, "r_t": step.ada.r_t, "lr": step.G_optimizer.param_groups[0]["lr"]},
+        log_every=s.steps(log_kimg),
+        snapshot_every=s.steps(snapshot_kimg),
+        sample_every=s.steps(sample_kimg),
+        samples=lambda: draw_samples(step),
+        scalars=step.scalars,
         warn=lambda row: advice(row, s),
         description="train_gan",
         keep=keep,
     )
+    done = training.resume()
+    sheet = next(iter(image_batches(images, groups, SHEET, seed, 0, device)))["image"]
+    save_samples(folder / "samples" / "real.png", sheet)
+    training.run(step, image_batches(images, groups, s.batch_size, seed, done * s.batch_size, device, workers), done)
     save_generator(folder / GENERATOR, step.G_ema, images_seen=s.iterations * s.batch_size)
 
 
@@ -123,9 +117,9 @@ def image_batches(
 
 
 @torch.no_grad()
-def draw_samples(step: StyleGAN2Step, seed: int) -> Tensor:
+def draw_samples(step: StyleGAN2Step) -> Tensor:
     """The same latents through the averaged generator with its fixed noise: `(SHEET, C, H, W)`."""
-    z = torch.randn(SHEET, step.settings.z_dim, generator=torch_generator(seed, "samples")).to(step.device)
+    z = torch.randn(SHEET, step.settings.z_dim, generator=torch_generator(step.seed, "samples")).to(step.device)
     with autocast(step.device, step.precision):
         return torch.cat([step.G_ema(part, noise_mode="const") for part in z.split(step.batch_gpu)]).float()
 
@@ -139,7 +133,7 @@ def advice(row: Mapping[str, float], settings: StyleGAN2Settings) -> str | None:
     """
     if row["images"] < 5000:
         return None
-    if settings.ada == "ada" and row["p"] >= settings.p_max:
+    if settings.ada == "ada" and row["p"] > settings.p_max - 1e-6:  # p is kept in fp32
         return (
             f"augmentation is at its bound (p {row['p']:.2f}) and the discriminator still knows the images by heart: "
             "try more patients, a shorter training or a larger r1_gamma"

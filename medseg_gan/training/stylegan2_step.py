@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from medseg_gan.device import autocast
 from medseg_gan.seeding import seed_step
-from medseg_gan.training.ada import AdaController
 from medseg_gan.training.ema import update_ema
 from stylegan2_ada_pytorch import (
     AUGMENT_PIPES,
+    AdaController,
     AugmentPipe,
     Discriminator,
     Generator,
@@ -27,6 +27,8 @@ from stylegan2_ada_pytorch import (
     path_length_penalty,
     r1_penalty,
 )
+
+ADA_INTERVAL = 4  # steps between two movements of p
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,18 @@ class StyleGAN2Settings:
     mbstd_group: int = 4  # images whose spread the discriminator sees
 
     @property
+    def first_p(self) -> float:
+        """Augmentation strength at the start; the strength throughout, unless `ada` moves it."""
+        return self.fixed_p if self.ada == "fixed" else 0.0
+
+    @property
     def iterations(self) -> int:
         """Steps of the whole run."""
-        return max(1, round(self.total_kimg * 1000 / self.batch_size))
+        return self.steps(self.total_kimg)
+
+    def steps(self, kimg: float) -> int:
+        """Steps in so many thousand images, at least one."""
+        return max(1, round(kimg * 1000 / self.batch_size))
 
 
 class StyleGAN2Step:
@@ -113,16 +124,11 @@ class StyleGAN2Step:
         self.G_ema = copy.deepcopy(self.G).eval()
         self.G_optimizer = build_optimizer(self.G, s.lr, s.pl_interval if s.pl_weight else None)
         self.D_optimizer = build_optimizer(self.D, s.lr, s.r1_interval if s.r1_gamma else None)
-        self.pipe = AugmentPipe(**AUGMENT_PIPES[s.ada_pipe]).to(device) if s.ada != "off" else None
-        self.ada = AdaController(
-            self.pipe,
-            s.ada,
-            target=s.ada_target,
-            kimg=s.ada_kimg,
-            p_max=s.p_max,
-            fixed_p=s.fixed_p,
-            device=device,
-        )
+        pipe: dict[str, Any] = dict(AUGMENT_PIPES[s.ada_pipe])
+        self.pipe = AugmentPipe(**pipe).to(device)
+        self.ada = AdaController(self.pipe, target=s.ada_target, ada_kimg=s.ada_kimg, p_max=s.p_max)
+        self.r_t = 0.0
+        self.pipe.p.fill_(s.first_p)
         self.pl_mean = torch.zeros([], device=device)
 
     def __call__(self, engine: Engine, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -134,24 +140,25 @@ class StyleGAN2Step:
         seed_step(self.seed, "step", iteration)
         self.set_lr(index)
 
-        terms = self.update(self.G_optimizer, self.generator_loss, real)
+        terms = self.update(self.G_optimizer, self.g_main, real)
         if s.pl_weight and index % s.pl_interval == 0:
-            terms |= self.update(self.G_optimizer, self.path_length_loss, real)
-        terms |= self.update(self.D_optimizer, self.discriminator_loss, real)
+            terms |= self.update(self.G_optimizer, self.g_reg, real)
+        terms |= self.update(self.D_optimizer, self.d_main, real)
         if s.r1_gamma and index % s.r1_interval == 0:
-            terms |= self.update(self.D_optimizer, self.r1_loss, real)
+            terms |= self.update(self.D_optimizer, self.d_reg, real)
 
         update_ema(self.G_ema, self.G, len(real), index * len(real), s.ema_kimg, s.ema_rampup)
-        self.ada.update(iteration, len(real))
+        if iteration % ADA_INTERVAL == 0:
+            self.adapt_augmentation(ADA_INTERVAL * len(real))
         return terms
 
-    def generator_loss(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def g_main(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Raise the logits of generated images: softplus(-D(aug(G(z))))."""
         fake, _ = self.generate(len(real))
-        loss = generator_loss(self.discriminate(self.augment(fake))).mean()
+        loss = generator_loss(self.discriminate(self.pipe(fake))).mean()
         return loss, {"loss_G": loss}
 
-    def path_length_loss(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def g_reg(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Let the image move equally far for equal moves of w (Karras et al., 2020, section 3.2); half a batch."""
         fake, ws = self.generate(max(len(real) // 2, 1))
         penalties, mean = path_length_penalty(fake, ws, self.pl_mean)
@@ -159,20 +166,20 @@ class StyleGAN2Step:
         penalty = penalties.mean()
         return penalty * (self.settings.pl_weight * self.settings.pl_interval), {"path_length": penalty}
 
-    def discriminator_loss(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def d_main(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Lower the logits of generated images, raise those of real ones; both seen through the augmentations."""
         with torch.no_grad():
             fake, _ = self.generate(len(real))
-        logits_fake = self.discriminate(self.augment(fake))
-        logits_real = self.discriminate(self.augment(real))
+        logits_fake = self.discriminate(self.pipe(fake))
+        logits_real = self.discriminate(self.pipe(real))
         self.ada.report(logits_real)
         loss = discriminator_loss(logits_real, logits_fake).mean()
         return loss, {"loss_D": loss, "sign_real": logits_real.sign().mean(), "sign_fake": logits_fake.sign().mean()}
 
-    def r1_loss(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def d_reg(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Keep D flat at real images: gamma / 2 times its squared gradient there (Mescheder et al., 2018)."""
         image = real.detach().requires_grad_(True)
-        logits = self.discriminate(self.augment(image))
+        logits = self.discriminate(self.pipe(image))
         self.ada.report(logits)
         penalty = r1_penalty(image, logits).mean()
         return penalty * (self.settings.r1_gamma / 2 * self.settings.r1_interval), {"r1": penalty}
@@ -221,9 +228,12 @@ class StyleGAN2Step:
         with autocast(self.device, self.precision):
             return self.D(images).float()
 
-    def augment(self, images: Tensor) -> Tensor:
-        """The images as the discriminator sees them."""
-        return images if self.pipe is None else self.pipe(images)
+    def adapt_augmentation(self, images: int) -> None:
+        """Note r_t = E[sign(D(real))] of the last `images` real images, and let p follow it in mode `ada`."""
+        self.r_t = self.ada.mean_sign
+        self.ada.update(images)
+        if self.settings.ada != "ada":
+            self.pipe.p.fill_(self.settings.first_p)
 
     def set_lr(self, index: int) -> None:
         """Let the learning rates fall linearly from `lr_decay_from` of the run to its end."""
@@ -233,18 +243,23 @@ class StyleGAN2Step:
             group = optimizer.param_groups[0]
             group["lr"] = group["initial_lr"] * (min(1.0, left / falling) if falling else 1.0)
 
+    def scalars(self) -> dict[str, float | Tensor]:
+        """Running values worth a look: augmentation strength, r_t, learning rate of the generator."""
+        return {"p": self.pipe.p, "r_t": self.r_t, "lr": self.G_optimizer.param_groups[0]["lr"]}
+
     def objects(self) -> dict[str, Any]:
         """Everything that the next step depends on, by name."""
         names = ("G", "D", "G_ema", "G_optimizer", "D_optimizer", "ada")
         return {name: getattr(self, name) for name in names} | {"step": self}
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The running mean of path lengths."""
-        return {"pl_mean": self.pl_mean}
+    def state_dict(self) -> dict[str, float | Tensor]:
+        """The running mean of path lengths, and r_t."""
+        return {"pl_mean": self.pl_mean, "r_t": self.r_t}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.pl_mean.copy_(state["pl_mean"])
+        self.r_t = float(state["r_t"])
 
 
 def build_optimizer(network: nn.Module, lr: float, interval: int | None) -> torch.optim.Adam:

@@ -64,7 +64,7 @@ def comparison(b: str, difference: float, half: float, **more: Any) -> dict[str,
     interval = [difference - half, difference + half]
     ordering = "kept" if interval[0] > 0 else "not kept" if interval[1] < 0 else "undecided"
     made = {"a": "hybrid", "b": b, "test": "test_r", "difference": difference, "interval": interval}
-    return made | {"ordering": ordering, "pairs": 12} | more
+    return made | {"network": "unet", "ordering": ordering, "pairs": 3} | more
 
 
 def example_scores(table: LabelTable, score_name: str = "mIoU") -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What surrounds a training step."""
 
+import errno
 import json
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 
 from medseg_gan.errors import MedsegError
-from medseg_gan.training.engine import STATS, read_stats, resume, run_training
+from medseg_gan.training.engine import STATS, Statistics, Training, read_stats
 
 
 class Toy:
@@ -33,16 +34,14 @@ class Toy:
             terms["penalty"] = torch.tensor(float("nan") if k == self.nan_at else k)
         return terms
 
-    def train(self, total: int = 20, **options: object) -> None:
-        objects = {"net": self.net}
-        done = resume(self.folder, objects, {"lr": 1})
+    def train(self, total: int = 20, **options: Any) -> None:
+        training = self.training(total=total, **options)
+        done = training.resume()
+        training.run(self.step, (float(k) for k in range(done, 10**6)), done)
 
-        def batches() -> Iterator[float]:
-            for k in range(done, 10**6):
-                yield float(k)
-
-        defaults = {"batch_size": 8, "log_every": 3, "snapshot_every": 5, "sample_every": 10, "settings": {"lr": 1}}
-        run_training(self.step, batches(), self.folder, objects, done=done, total=total, **(defaults | options))
+    def training(self, **options: Any) -> Training:
+        defaults: dict[str, Any] = {"batch_size": 8, "log_every": 3, "snapshot_every": 5, "sample_every": 10}
+        return Training(self.folder, {"net": self.net}, **({"settings": {"lr": 1}, "total": 20} | defaults | options))
 
 
 def rows_without_speed(folder: Path) -> list[dict[str, float]]:
@@ -99,7 +98,7 @@ def test_a_term_that_is_not_finite_stops_before_the_next_checkpoint(tmp_path: Pa
 def test_a_weight_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
     nn.init.constant_(toy.net.bias, float("inf"))
-    with pytest.raises(MedsegError, match="net.bias is not finite at step 5"):
+    with pytest.raises(MedsegError, match=r"net\.bias is not finite at step 5"):
         toy.train()
     assert not list(tmp_path.glob("*.pt"))
 
@@ -108,7 +107,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
     toy.train()
     with pytest.raises(MedsegError, match="lr: 1 -> 2"):
-        resume(tmp_path, {"net": toy.net}, {"lr": 2})
+        toy.training(settings={"lr": 2}).resume()
 
 
 def test_advice_is_given_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,3 +122,12 @@ def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
     toy.train()
     assert (tmp_path / STATS).read_text() == before
     assert json.loads(before.splitlines()[-1])["iteration"] == 20
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(statistics: Statistics) -> dict[str, float]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Statistics, "flush", full)
+    with pytest.raises(MedsegError, match="disk full while writing to"):
+        Toy(tmp_path).train()

@@ -182,10 +182,10 @@ def test_unusable_generator_files_are_one_line(whole: Path, tmp_path: Path) -> N
             load_generator(tmp_path / "wrong.pt")
 
 
-@pytest.mark.parametrize("phase", ["generator_loss", "path_length_loss", "discriminator_loss", "r1_loss"])
+@pytest.mark.parametrize("phase", ["g_main", "g_reg", "d_main", "d_reg"])
 def test_each_phase_moves_its_own_network_only(phase: str) -> None:
     step = build(ada="fixed")
-    optimizer = step.G_optimizer if phase in ("generator_loss", "path_length_loss") else step.D_optimizer
+    optimizer = step.G_optimizer if phase.startswith("g") else step.D_optimizer
     mine, other = (step.G, step.D) if optimizer is step.G_optimizer else (step.D, step.G)
     before = {name: weight.clone() for name, weight in mine.named_parameters()}
     others = [weight.clone() for weight in other.parameters()]
@@ -200,7 +200,7 @@ def test_accumulated_parts_equal_the_whole_batch() -> None:
     for batch_gpu in (None, 2):
         step = build(batch_gpu=batch_gpu, mbstd_group=1, ada="off")
         step.D_optimizer = torch.optim.SGD(step.D.parameters(), lr=1.0)
-        terms = step.update(step.D_optimizer, step.r1_loss, blobs()[:4])
+        terms = step.update(step.D_optimizer, step.d_reg, blobs()[:4])
         moved.append([terms["r1"], *(weight.detach() for weight in step.D.parameters())])
     for one, other in zip(*moved, strict=True):
         torch.testing.assert_close(one, other)
@@ -230,14 +230,23 @@ def test_restored_optimizer_moves_channels_last_weights_alike() -> None:
     """Contiguous moments from a file, beside channels_last weights, once met the wrong weights."""
     one, other = build(), build()
     for step in (one, other):
-        step.update(step.D_optimizer, step.r1_loss, blobs()[:4])
+        step.update(step.D_optimizer, step.d_reg, blobs()[:4])
     state = other.D_optimizer.state_dict()
     for moments in state["state"].values():
         moments.update({name: value.contiguous() for name, value in moments.items()})
     other.D_optimizer.load_state_dict(state)
     for step in (one, other):
-        step.update(step.D_optimizer, step.r1_loss, blobs()[4:8])
+        step.update(step.D_optimizer, step.d_reg, blobs()[4:8])
     assert all(torch.equal(a, b) for a, b in zip(one.D.parameters(), other.D.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("mode", "p"), [("ada", 0.16), ("fixed", 0.3), ("off", 0.0)])
+def test_augmentation_follows_its_mode(mode: str, p: float) -> None:
+    step = build(ada=mode, fixed_p=0.3, ada_kimg=0.1)
+    step.ada.report(torch.ones(16, 1))
+    step.adapt_augmentation(16)
+    assert step.r_t == 1
+    assert step.pipe.p.item() == pytest.approx(p)
 
 
 def test_a_nan_image_stops_the_training(tmp_path: Path) -> None:
@@ -275,8 +284,8 @@ def test_other_settings_do_not_continue_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_advice_names_what_to_try() -> None:
-    row = {"images": 9000, "p": 0.8, "sign_real": 0.99, "sign_fake": -0.99}
-    assert "more patients" in (advice(row, StyleGAN2Settings(ada="ada", p_max=0.8)) or "")
+    row = {"images": 9000, "p": torch.tensor(0.7).item(), "sign_real": 0.99, "sign_fake": -0.99}
+    assert "more patients" in (advice(row, StyleGAN2Settings(ada="ada", p_max=0.7)) or "")
     assert "try ada: ada" in (advice(row, StyleGAN2Settings(ada="off")) or "")
     assert advice(row | {"p": 0.3}, StyleGAN2Settings(ada="ada")) is None
     assert advice(row | {"images": 100}, StyleGAN2Settings(ada="off")) is None

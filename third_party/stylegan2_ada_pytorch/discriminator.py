@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from stylegan2_ada_pytorch.generator import (
     ARCHITECTURES,
-    MappingNetwork,
     channels_at,
     low_precision_from,
     resolutions_of,
 )
 from stylegan2_ada_pytorch.layers import Conv2dLayer, FullyConnectedLayer, autocast_dtype
+from stylegan2_ada_pytorch.mapping import MappingNetwork
 from stylegan2_ada_pytorch.resample import downsample2d, setup_filter
 
 
@@ -29,7 +29,6 @@ class DiscriminatorBlock(nn.Module):
         img_channels: channels of the image.
         first_layer_idx: number of layers above this block, for Freeze-D.
         architecture: "resnet", "skip" or "orig".
-        activation: a key of `ACTIVATIONS`.
         conv_clamp: bound of the layers' outputs (not of the residual shortcut); None for no bound.
         freeze_layers: how many layers, counted from the image, are stored as buffers.
     """
@@ -43,7 +42,6 @@ class DiscriminatorBlock(nn.Module):
         img_channels: int,
         first_layer_idx: int,
         architecture: str = "resnet",
-        activation: str = "lrelu",
         conv_clamp: float | None = None,
         freeze_layers: int = 0,
     ) -> None:
@@ -57,7 +55,7 @@ class DiscriminatorBlock(nn.Module):
             self.num_layers += 1
             return first_layer_idx + self.num_layers > freeze_layers
 
-        common: dict[str, Any] = {"activation": activation, "conv_clamp": conv_clamp}
+        common: dict[str, Any] = {"activation": "lrelu", "conv_clamp": conv_clamp}
         self.has_fromrgb = in_channels == 0 or architecture == "skip"
         if self.has_fromrgb:
             self.fromrgb = Conv2dLayer(img_channels, tmp_channels, kernel_size=1, trainable=trainable(), **common)
@@ -123,7 +121,6 @@ class DiscriminatorEpilogue(nn.Module):
         architecture: "resnet", "skip" or "orig".
         mbstd_group_size: samples of a minibatch-std group; None for the whole batch.
         mbstd_num_channels: minibatch-std channels, 0 for none.
-        activation: a key of `ACTIVATIONS`.
         conv_clamp: bound of the convolution's output; None for no bound.
     """
 
@@ -136,18 +133,17 @@ class DiscriminatorEpilogue(nn.Module):
         architecture: str = "resnet",
         mbstd_group_size: int | None = 4,
         mbstd_num_channels: int = 1,
-        activation: str = "lrelu",
         conv_clamp: float | None = None,
     ) -> None:
         super().__init__()
         self.cmap_dim, self.architecture = cmap_dim, architecture
         if architecture == "skip":
-            self.fromrgb = Conv2dLayer(img_channels, in_channels, kernel_size=1, activation=activation)
+            self.fromrgb = Conv2dLayer(img_channels, in_channels, kernel_size=1, activation="lrelu")
         self.mbstd = MinibatchStdLayer(mbstd_group_size, mbstd_num_channels) if mbstd_num_channels else None
         self.conv = Conv2dLayer(
-            in_channels + mbstd_num_channels, in_channels, kernel_size=3, activation=activation, conv_clamp=conv_clamp
+            in_channels + mbstd_num_channels, in_channels, kernel_size=3, activation="lrelu", conv_clamp=conv_clamp
         )
-        self.fc = FullyConnectedLayer(in_channels * resolution**2, in_channels, activation=activation)
+        self.fc = FullyConnectedLayer(in_channels * resolution**2, in_channels, activation="lrelu")
         self.out = FullyConnectedLayer(in_channels, cmap_dim or 1)
 
     def forward(self, x: Tensor, image: Tensor | None, cmap: Tensor | None) -> Tensor:
@@ -179,7 +175,7 @@ class Discriminator(nn.Module):
         num_fp16_res: how many of the highest resolutions run in the precision of a surrounding `torch.autocast`.
         conv_clamp: bound of every layer's output; None for no bound.
         cmap_dim: size of the mapped label; the channels at 4x4 by default.
-        block_kwargs: further settings of `DiscriminatorBlock` (`activation`, `freeze_layers`).
+        block_kwargs: further settings of `DiscriminatorBlock` (`freeze_layers`).
         mapping_kwargs: further settings of the label's `MappingNetwork`.
         epilogue_kwargs: further settings of `DiscriminatorEpilogue` (`mbstd_group_size`, ...).
     """

@@ -1,4 +1,4 @@
-"""StyleGAN2 generator: mapping network, synthesis network and their layers (Karras et al., 2020)."""
+"""StyleGAN2 generator: synthesis network, its layers, and mapping and synthesis together (Karras et al., 2020)."""
 
 import math
 from collections.abc import Mapping
@@ -8,16 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from stylegan2_ada_pytorch.layers import (
-    ACTIVATIONS,
-    HOMOGENEOUS,
+    LRELU_GAIN,
     Conv2dLayer,
     FullyConnectedLayer,
-    activate,
     autocast_dtype,
     modulated_conv2d,
-    normalize_second_moment,
+    noise_bias_lrelu,
     scale_channels,
 )
+from stylegan2_ada_pytorch.mapping import MappingNetwork
 from stylegan2_ada_pytorch.resample import setup_filter, upsample2d
 
 NOISE_MODES = ("const", "random", "none")
@@ -41,103 +40,12 @@ def low_precision_from(img_resolution: int, num_fp16_res: int) -> int:
     return max(2 ** (int(math.log2(img_resolution)) + 1 - num_fp16_res), 8)
 
 
-class MappingNetwork(nn.Module):
-    """z (and a label) to w: normalisation and `num_layers` dense layers; tracks the mean w.
-
-    Args:
-        z_dim: size of z; 0 for a network of the label alone.
-        c_dim: size of the label vector; 0 for an unconditional network.
-        w_dim: size of w.
-        num_ws: copies of w in the output; None leaves it `(B, w_dim)`.
-        num_layers: dense layers.
-        embed_features: size of the embedded label; `w_dim` by default.
-        layer_features: width of the hidden layers; `w_dim` by default.
-        activation: a key of `ACTIVATIONS`.
-        lr_multiplier: learning-rate factor of the dense layers.
-        w_avg_beta: decay of the mean w; None keeps none.
-    """
-
-    def __init__(
-        self,
-        z_dim: int,
-        c_dim: int,
-        w_dim: int,
-        num_ws: int | None,
-        num_layers: int = 8,
-        embed_features: int | None = None,
-        layer_features: int | None = None,
-        activation: str = "lrelu",
-        lr_multiplier: float = 0.01,
-        w_avg_beta: float | None = 0.995,
-    ) -> None:
-        super().__init__()
-        self.z_dim, self.c_dim, self.w_dim, self.num_ws = z_dim, c_dim, w_dim, num_ws
-        self.num_layers, self.w_avg_beta = num_layers, w_avg_beta
-        embed = 0 if c_dim == 0 else (embed_features or w_dim)
-        hidden = layer_features or w_dim
-        sizes = [z_dim + embed] + [hidden] * (num_layers - 1) + [w_dim]
-        if c_dim:
-            self.embed = FullyConnectedLayer(c_dim, embed)
-        for i in range(num_layers):
-            layer = FullyConnectedLayer(sizes[i], sizes[i + 1], activation, lr_multiplier)
-            setattr(self, f"fc{i}", layer)
-        if num_ws is not None and w_avg_beta is not None:
-            self.register_buffer("w_avg", torch.zeros(w_dim))
-        self.w_avg: Tensor
-
-    def forward(
-        self,
-        z: Tensor | None,
-        c: Tensor | None = None,
-        truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        skip_w_avg_update: bool = False,
-    ) -> Tensor:
-        """Map latents.
-
-        Args:
-            z: `(B, z_dim)` standard normal; None when `z_dim` is 0.
-            c: `(B, c_dim)` labels; unused when `c_dim` is 0.
-            truncation_psi: 1 for none; smaller values pull w towards its mean.
-            truncation_cutoff: number of leading layers that are truncated; None for all.
-            skip_w_avg_update: leave the mean alone although training.
-
-        Returns:
-            `(B, num_ws, w_dim)`, or `(B, w_dim)` without `num_ws`.
-        """
-        w = self._map(z, c)
-        if self.training and not skip_w_avg_update and hasattr(self, "w_avg") and self.w_avg_beta is not None:
-            self.w_avg.lerp_(w.detach().mean(dim=0).to(self.w_avg.dtype), 1 - self.w_avg_beta)
-        if self.num_ws is None:
-            return w
-        ws = w[:, None].repeat(1, self.num_ws, 1)
-        if truncation_psi == 1:
-            return ws
-        if not hasattr(self, "w_avg"):
-            raise ValueError("truncation needs the mean w, which this mapping network does not track")
-        truncated = self.w_avg.lerp(ws[:, :truncation_cutoff], truncation_psi)
-        return truncated if truncation_cutoff is None else torch.cat([truncated, ws[:, truncation_cutoff:]], dim=1)
-
-    def _map(self, z: Tensor | None, c: Tensor | None) -> Tensor:
-        device = next(self.parameters()).device
-        with torch.autocast(device.type, enabled=False):
-            inputs = []
-            if self.z_dim:
-                if z is None or z.shape[1:] != (self.z_dim,):
-                    raise ValueError(f"z has shape {None if z is None else tuple(z.shape)}, wanted (B, {self.z_dim})")
-                inputs.append(normalize_second_moment(z.to(self.fc0.weight.dtype)))
-            if self.c_dim:
-                if c is None or c.shape[1:] != (self.c_dim,):
-                    raise ValueError(f"c has shape {None if c is None else tuple(c.shape)}, wanted (B, {self.c_dim})")
-                inputs.append(normalize_second_moment(self.embed(c.to(self.embed.weight.dtype))))
-            x = torch.cat(inputs, dim=1)
-            for i in range(self.num_layers):
-                x = getattr(self, f"fc{i}")(x)
-            return x
-
-
 class SynthesisLayer(nn.Module):
-    """Modulated 3x3 convolution, noise, bias and activation.
+    """Modulated 3x3 convolution, noise, bias and leaky ReLU.
+
+    Features travel as a pair: what the next layer sees is `x scale`, one factor per sample and channel. The
+    demodulation d and the gains are positive, so lrelu(d u + n) = d lrelu(u + n / d), and instead of a pass over the
+    image here d joins the style of the next layer, which multiplies the image anyway.
 
     Args:
         in_channels: I.
@@ -145,7 +53,6 @@ class SynthesisLayer(nn.Module):
         w_dim: size of w.
         resolution: of the output.
         up: 1 or 2.
-        activation: a key of `ACTIVATIONS`.
         conv_clamp: bound on the output's absolute value; None for no bound.
         use_noise: whether the layer has noise inputs.
     """
@@ -157,13 +64,11 @@ class SynthesisLayer(nn.Module):
         w_dim: int,
         resolution: int,
         up: int = 1,
-        activation: str = "lrelu",
         conv_clamp: float | None = None,
         use_noise: bool = True,
     ) -> None:
         super().__init__()
-        self.resolution, self.up, self.activation = resolution, up, activation
-        self.conv_clamp, self.use_noise = conv_clamp, use_noise
+        self.resolution, self.up, self.conv_clamp, self.use_noise = resolution, up, conv_clamp, use_noise
         self.register_buffer("resample_filter", setup_filter())
         self.resample_filter: Tensor
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
@@ -174,28 +79,41 @@ class SynthesisLayer(nn.Module):
             self.noise_strength = nn.Parameter(torch.zeros(()))
         self.noise_const: Tensor
 
-    def forward(self, x: Tensor, w: Tensor, noise_mode: str = "random", gain: float = 1.0) -> Tensor:
-        """`(B, I, H, W)` and `(B, w_dim)` to `(B, O, resolution, resolution)`."""
-        total = ACTIVATIONS[self.activation][1] * gain
-        scale = total if self.activation in HOMOGENEOUS else 1.0
+    def forward(
+        self, x: Tensor, scale: Tensor | None, w: Tensor, noise_mode: str = "random", gain: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """One layer.
+
+        Args:
+            x: `(B, I, H, W)`.
+            scale: `(B, I)` factors still owed to `x`; None for one.
+            w: `(B, w_dim)`.
+            noise_mode: "const", "random" or "none".
+            gain: factor on the output and on the clamp.
+
+        Returns:
+            `(B, O, resolution, resolution)` and the factors `(B, O)` still owed to it.
+        """
         up_filter = self.resample_filter if self.up == 2 else None
-        x, demodulation = modulated_conv2d(x, self.weight, self.affine(w), up_filter)
-        x = scale_channels(x, demodulation * scale)
+        x, demodulation = modulated_conv2d(x, self.weight, self.affine(w), scale, up_filter)
+        inverse = 1 / demodulation
         noise = self._noise(len(x), noise_mode)
-        if noise is not None:
-            x = x + (noise * scale).to(x.dtype)
-        x = x + (self.bias * scale).to(x.dtype)[:, None, None]
-        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return activate(x, self.activation, total, clamp)
+        strength = None if noise is None else inverse * self.noise_strength
+        x = noise_bias_lrelu(x, noise, strength, inverse * self.bias)
+        scale = demodulation * (LRELU_GAIN * gain)
+        if self.conv_clamp is not None:
+            bound = (self.conv_clamp * gain / scale).to(x.dtype)[:, :, None, None]
+            x = torch.clamp(x, min=-bound, max=bound)
+        return x, scale
 
     def _noise(self, batch: int, noise_mode: str) -> Tensor | None:
-        """`(B, 1, H, W)` or `(H, W)` noise times its learned strength."""
+        """`(B, 1, H, W)` or `(1, 1, H, W)` noise before its strength."""
         if not self.use_noise or noise_mode == "none":
             return None
         if noise_mode == "const":
-            return self.noise_const * self.noise_strength
+            return self.noise_const[None, None]
         shape = (batch, 1, self.resolution, self.resolution)
-        return torch.randn(shape, device=self.weight.device, dtype=self.weight.dtype) * self.noise_strength
+        return torch.randn(shape, device=self.weight.device, dtype=self.weight.dtype)
 
 
 class ToRGBLayer(nn.Module):
@@ -216,9 +134,11 @@ class ToRGBLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(img_channels))
         self.weight_gain = 1 / math.sqrt(in_channels)
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """`(B, C, H, W)` and `(B, w_dim)` to `(B, img_channels, H, W)`."""
+    def forward(self, x: Tensor, scale: Tensor | None, w: Tensor) -> Tensor:
+        """`(B, C, H, W)`, factors `(B, C)` still owed to it and `(B, w_dim)`, to `(B, img_channels, H, W)`."""
         styles = self.affine(w) * self.weight_gain
+        if scale is not None:
+            styles = styles * scale
         # One small matrix per sample: few image channels make this cheaper than scaling all features first.
         weight = (self.weight[None, :, :, 0, 0] * styles[:, None]).to(x.dtype)  # (B, img_channels, C)
         features = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H W, C)
@@ -272,40 +192,60 @@ class SynthesisBlock(nn.Module):
             self.skip = Conv2dLayer(in_channels, out_channels, kernel_size=1, bias=False, up=2)
 
     def forward(
-        self, x: Tensor | None, image: Tensor | None, ws: Tensor, dtype: torch.dtype, noise_mode: str
-    ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        self,
+        x: Tensor | None,
+        scale: Tensor | None,
+        image: Tensor | None,
+        ws: Tensor,
+        dtype: torch.dtype,
+        noise_mode: str,
+        features: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run one resolution.
 
         Args:
             x: `(B, I, r / 2, r / 2)` features of the block below; None in the first block.
+            scale: `(B, I)` factors still owed to `x`; None for one.
             image: `(B, img_channels, r / 2, r / 2)` image so far; None where there is none yet.
             ws: `(B, num_conv + num_torgb, w_dim)`.
             dtype: precision of the features; the image keeps that of `ws`.
             noise_mode: "const", "random" or "none".
+            features: list to which the layers' outputs are appended; None to keep none.
 
         Returns:
-            Features `(B, C, r, r)`, image `(B, img_channels, r, r)` or None, and the layers' outputs in order.
+            Features `(B, C, r, r)`, the factors owed to them, and the image `(B, img_channels, r, r)` or None.
         """
         w = iter(ws.unbind(dim=1))
+        residual = x is not None and self.architecture == "resnet"
+        gain = math.sqrt(0.5) if residual else 1.0
+        shortcut: Tensor | None = None
         if x is None:
             const = self.const.to(dtype)[None].expand(len(ws), -1, -1, -1)
             x = const.contiguous(memory_format=torch.channels_last)
-            features = [x, x := self.conv1(x, next(w), noise_mode)]
-        elif self.architecture == "resnet":
-            x = x.to(dtype=dtype, memory_format=torch.channels_last)
-            shortcut = self.skip(x, gain=math.sqrt(0.5))
-            features = [x := self.conv0(x, next(w), noise_mode)]
-            features.append(self.conv1(x, next(w), noise_mode, gain=math.sqrt(0.5)))
-            x = shortcut + features[-1]
+            collect(features, x, None)
         else:
             x = x.to(dtype=dtype, memory_format=torch.channels_last)
-            features = [x := self.conv0(x, next(w), noise_mode), x := self.conv1(x, next(w), noise_mode)]
+            if residual:
+                x, scale = (x if scale is None else scale_channels(x, scale)), None
+                shortcut = self.skip(x, gain=gain)
+            x, scale = self.conv0(x, scale, next(w), noise_mode)
+            collect(features, x, scale)
+        x, scale = self.conv1(x, scale, next(w), noise_mode, gain)
+        collect(features, x, scale)
+        if shortcut is not None:
+            x, scale = shortcut + scale_channels(x, scale), None
         if image is not None:
             image = upsample2d(image, self.resample_filter)
         if self.num_torgb:
-            rgb = self.torgb(x, next(w)).to(ws.dtype)
+            rgb = self.torgb(x, scale, next(w)).to(ws.dtype)
             image = rgb if image is None else image + rgb
-        return x, image, features
+        return x, scale, image
+
+
+def collect(features: list[Tensor] | None, x: Tensor, scale: Tensor | None) -> None:
+    """Append a layer's output, with the factors owed to it paid."""
+    if features is not None:
+        features.append(x if scale is None else scale_channels(x, scale))
 
 
 class SynthesisNetwork(nn.Module):
@@ -320,7 +260,7 @@ class SynthesisNetwork(nn.Module):
         num_fp16_res: how many of the highest resolutions run in the precision of a surrounding `torch.autocast`.
         architecture: "skip", "resnet" or "orig".
         conv_clamp: bound of every layer's output; None for no bound.
-        block_kwargs: further settings of `SynthesisLayer` (`activation`, `use_noise`).
+        block_kwargs: further settings of `SynthesisLayer` (`use_noise`).
     """
 
     def __init__(
@@ -340,6 +280,7 @@ class SynthesisNetwork(nn.Module):
             raise ValueError(f"generator architecture {architecture!r}: wanted one of {', '.join(ARCHITECTURES)}")
         self.w_dim, self.img_resolution, self.img_channels = w_dim, img_resolution, img_channels
         self.block_resolutions = resolutions_of(img_resolution)
+        self.b4: SynthesisBlock
         self.low_precision_from = low_precision_from(img_resolution, num_fp16_res)
         below = 0
         for resolution in self.block_resolutions:
@@ -372,9 +313,8 @@ class SynthesisNetwork(nn.Module):
             raise ValueError(f"ws has shape {tuple(ws.shape)}, wanted (B, {self.num_ws}, {self.w_dim})")
         full = self.b4.const.dtype
         low = autocast_dtype(ws.device) or full
-        features: list[Tensor] = []
-        x: Tensor | None = None
-        image: Tensor | None = None
+        features: list[Tensor] | None = [] if return_features else None
+        x, scale, image = None, None, None
         with torch.autocast(ws.device.type, enabled=False):  # every precision is chosen here
             ws = ws.to(full)
             first = 0
@@ -382,11 +322,10 @@ class SynthesisNetwork(nn.Module):
                 block = getattr(self, f"b{resolution}")
                 dtype = low if resolution >= self.low_precision_from else full
                 block_ws = ws[:, first : first + block.num_conv + block.num_torgb]
-                x, image, outputs = block(x, image, block_ws, dtype, noise_mode)
-                features += outputs
+                x, scale, image = block(x, scale, image, block_ws, dtype, noise_mode, features)
                 first += block.num_conv
         assert image is not None
-        return (image, features) if return_features else image
+        return image if features is None else (image, features)
 
 
 class Generator(nn.Module):

@@ -1,7 +1,7 @@
 """Dense, convolutional and modulated layers with equalised learning rate (Karras et al., 2018; 2020)."""
 
 import math
-from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,23 +10,7 @@ from torch import Tensor, nn
 from stylegan2_ada_pytorch.resample import conv_down2, conv_up2, downsample2d, setup_filter, upsample2d
 
 LRELU_SLOPE = 0.2
-Activation = Callable[[Tensor], Tensor]
-
-# name: (function, gain that keeps the variance)
-ACTIVATIONS: dict[str, tuple[Activation, float]] = {
-    "linear": (lambda x: x, 1.0),
-    "relu": (F.relu, math.sqrt(2)),
-    "lrelu": (lambda x: F.leaky_relu(x, LRELU_SLOPE), math.sqrt(2)),
-    "tanh": (torch.tanh, 1.0),
-    "sigmoid": (torch.sigmoid, 1.0),
-    "elu": (F.elu, 1.0),
-    "selu": (F.selu, 1.0),
-    "softplus": (F.softplus, 1.0),
-    "swish": (F.silu, math.sqrt(2)),
-}
-
-# f(a x) = a f(x) for a > 0: the gain may be folded into the small weights instead of costing a pass over the image.
-HOMOGENEOUS = ("linear", "relu", "lrelu")
+LRELU_GAIN = math.sqrt(2)  # keeps the variance; folded into weights, since lrelu(a x) = a lrelu(x) for a > 0
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
@@ -41,21 +25,21 @@ def normalize_second_moment(x: Tensor) -> Tensor:
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
-def activate(x: Tensor, activation: str, gain: float, clamp: float | None) -> Tensor:
-    """Activation, gain and clamp; a homogeneous activation expects its gain already inside `x`."""
-    x = ACTIVATIONS[activation][0](x)
-    if activation not in HOMOGENEOUS and gain != 1:
-        x = x * gain
-    return x if clamp is None else x.clamp(-clamp, clamp)
+def activation_gain(activation: str) -> float:
+    """Gain that goes with an activation, "linear" or "lrelu"."""
+    gains = {"linear": 1.0, "lrelu": LRELU_GAIN}
+    if activation not in gains:
+        raise ValueError(f"activation {activation!r}: wanted one of {', '.join(gains)}")
+    return gains[activation]
 
 
 class FullyConnectedLayer(nn.Module):
-    """Dense layer whose stored weights have unit variance at initialisation divided by `lr_multiplier`.
+    """Dense layer whose stored weights have unit variance at initialisation, divided by `lr_multiplier`.
 
     Args:
         in_features: I.
         out_features: O.
-        activation: a key of `ACTIVATIONS`.
+        activation: "linear" or "lrelu".
         lr_multiplier: factor on weights and biases in use, and so on their learning rate.
         bias_init: starting value of the bias.
     """
@@ -69,19 +53,17 @@ class FullyConnectedLayer(nn.Module):
         bias_init: float = 0.0,
     ) -> None:
         super().__init__()
+        gain = activation_gain(activation)
         self.activation = activation
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
         self.bias = nn.Parameter(torch.full((out_features,), float(bias_init)))
-        self.weight_gain = lr_multiplier / math.sqrt(in_features)
-        self.bias_gain = lr_multiplier
+        self.weight_gain = gain * lr_multiplier / math.sqrt(in_features)
+        self.bias_gain = gain * lr_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, I)` to `(B, O)`."""
-        gain = ACTIVATIONS[self.activation][1]
-        scale = gain if self.activation in HOMOGENEOUS else 1.0
-        weight = self.weight * (self.weight_gain * scale)
-        bias = self.bias * (self.bias_gain * scale)
-        return activate(F.linear(x, weight.to(x.dtype), bias.to(x.dtype)), self.activation, gain, clamp=None)
+        x = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+        return F.leaky_relu(x, LRELU_SLOPE) if self.activation == "lrelu" else x
 
 
 class Conv2dLayer(nn.Module):
@@ -90,10 +72,10 @@ class Conv2dLayer(nn.Module):
     Args:
         in_channels: I.
         out_channels: O.
-        kernel_size: 1 or 3 (any odd size without resampling).
+        kernel_size: 1 or 3.
         bias: whether to learn a bias.
-        activation: a key of `ACTIVATIONS`.
-        up: 1 or 2.
+        activation: "linear" or "lrelu".
+        up: 1 or 2; 2 for a 1x1 convolution only (the generator's 3x3 ones are modulated).
         down: 1 or 2.
         conv_clamp: bound on the output's absolute value, scaled by `gain` at call time; None for no bound.
         trainable: False stores weight and bias as buffers of the same names (Freeze-D).
@@ -112,10 +94,8 @@ class Conv2dLayer(nn.Module):
         trainable: bool = True,
     ) -> None:
         super().__init__()
-        if (up, down) not in ((1, 1), (2, 1), (1, 2)) or ((up, down) != (1, 1) and kernel_size not in (1, 3)):
-            raise ValueError(f"kernel size {kernel_size} with up {up}, down {down}: only 1x1 and 3x3 resample, by two")
         self.activation, self.up, self.down, self.conv_clamp = activation, up, down, conv_clamp
-        self.padding = kernel_size // 2
+        self.kernel_size, self.gain = kernel_size, activation_gain(activation)
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
         self.register_buffer("resample_filter", setup_filter())
         self.resample_filter: Tensor
@@ -131,65 +111,103 @@ class Conv2dLayer(nn.Module):
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
         """`(B, I, H, W)` to `(B, O, H up / down, W up / down)`."""
-        total = ACTIVATIONS[self.activation][1] * gain
-        scale = total if self.activation in HOMOGENEOUS else 1.0
+        scale = self.gain * gain
         weight = (self.weight * (self.weight_gain * scale)).to(x.dtype)
         bias = None if self.bias is None else (self.bias * scale).to(x.dtype)
-        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return activate(self._convolve(x, weight, bias), self.activation, total, clamp)
+        x = self._pointwise(x, weight, bias) if self.kernel_size == 1 else self._convolve(x, weight, bias)
+        return x if self.conv_clamp is None else x.clamp(-self.conv_clamp * gain, self.conv_clamp * gain)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        pointwise = self.padding == 0
         if self.down == 2:
-            if not pointwise:
-                return conv_down2(x, weight, self.resample_filter, bias)
-            return F.conv2d(downsample2d(x, self.resample_filter), weight, bias)
-        if self.up == 2:
-            if pointwise:
-                x = upsample2d(F.conv2d(x, weight), self.resample_filter)
-            else:
-                x = conv_up2(x, weight, self.resample_filter)
-            return x if bias is None else x + bias[:, None, None]
-        return F.conv2d(x, weight, bias, padding=self.padding)
+            x = conv_down2(x, weight, self.resample_filter, bias)
+        else:
+            x = F.conv2d(x, weight, bias, padding=1)
+        return F.leaky_relu(x, LRELU_SLOPE, inplace=True) if self.activation == "lrelu" else x
+
+    def _pointwise(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """1x1 convolution as one matrix product over all pixels: convolution kernels are slow at small batches."""
+        if self.down == 2:
+            x = downsample2d(x, self.resample_filter)
+        batch, channels, height, width = x.shape
+        y = F.linear(x.permute(0, 2, 3, 1).reshape(-1, channels), weight[:, :, 0, 0], bias)
+        if self.activation == "lrelu":
+            y = F.leaky_relu(y, LRELU_SLOPE, inplace=True)
+        x = y.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        return upsample2d(x, self.resample_filter) if self.up == 2 else x
 
 
 def scale_channels(x: Tensor, factor: Tensor) -> Tensor:
-    """Multiply every channel of every sample by its own factor.
-
-    Args:
-        x: `(B, C, H, W)`.
-        factor: `(B, C)`.
-
-    Returns:
-        `(B, C, H, W)`.
-    """
+    """Multiply every channel of every sample by its own factor: `(B, C, H, W)` and `(B, C)` to `(B, C, H, W)`."""
     return x * factor.to(x.dtype)[:, :, None, None]
 
 
 def modulated_conv2d(
-    x: Tensor, weight: Tensor, styles: Tensor, up_filter: Tensor | None = None
+    x: Tensor, weight: Tensor, styles: Tensor, scale: Tensor | None = None, up_filter: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Modulated 3x3 convolution in the unfused form (Karras et al., 2020, equations 1 to 3), before demodulation.
 
-    The result is to be multiplied by the returned demodulation, which the caller joins with noise and bias. Scaling
-    the input instead of building one set of weights per sample keeps the batch in one convolution.
+    Scaling the input instead of building one set of weights per sample keeps the batch in one convolution.
 
     Args:
         x: `(B, I, H, W)`.
         weight: `(O, I, 3, 3)`.
         styles: `(B, I)` factors of the input channels.
-        up_filter: `(4, 4)` filter when the image is doubled.
+        scale: `(B, I)` factors still owed to `x`; they modulate, but do not enter the demodulation.
+        up_filter: `(4, 4)` filter when the image is to be doubled.
 
     Returns:
-        `(B, O, H, W)` (or twice the size) and the demodulation `(B, O)`.
+        The convolution `(B, O, H, W)`, or twice the size, and the demodulation `(B, O)` still owed to it.
     """
     if x.dtype == torch.float16:  # keeps sums inside the range of fp16; the demodulation cancels both factors
-        weight = weight / (weight.flatten(1).norm(float("inf"), dim=1) * math.sqrt(weight[0].numel()))[:, None, None, None]
-        styles = styles / styles.norm(float("inf"), dim=1, keepdim=True)
+        largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True)
+        weight = weight / (largest * math.sqrt(weight[0].numel()))
+        styles = styles / styles.abs().amax(dim=1, keepdim=True)
     power = weight.square().sum(dim=(2, 3))  # (O, I)
     demodulation = (styles.square() @ power.T + 1e-8).rsqrt()
-    x = scale_channels(x, styles)
+    x = scale_channels(x, styles if scale is None else styles * scale)
     weight = weight.to(x.dtype)
-    if up_filter is None:
-        return F.conv2d(x, weight, padding=1), demodulation
-    return conv_up2(x, weight, up_filter), demodulation
+    x = F.conv2d(x, weight, padding=1) if up_filter is None else conv_up2(x, weight, up_filter)
+    return x, demodulation
+
+
+class _NoiseBiasLReLU(torch.autograd.Function):
+    """lrelu(x + noise a + b) with one new tensor instead of three, and sums over pixels as matrix products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, noise: Tensor | None, strength: Tensor | None, bias: Tensor) -> Tensor:
+        offset = bias[:, :, None, None]
+        if noise is None or strength is None:
+            out = x + offset
+        else:
+            out = torch.addcmul(x, noise, strength[:, :, None, None]).add_(offset)
+        out = F.leaky_relu_(out, LRELU_SLOPE)
+        ctx.save_for_backward(out, noise)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor | None, Tensor]:
+        out, noise = ctx.saved_tensors
+        inner = torch.ops.aten.leaky_relu_backward(gradient, out, LRELU_SLOPE, True)
+        pixels = inner.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H W, C)
+        strength = None
+        if noise is not None:
+            line = noise.expand(len(inner), -1, -1, -1).flatten(2)  # (B, 1, H W)
+            strength = torch.bmm(line, pixels)[:, 0]
+        return inner, None, strength, pixels.sum(dim=1)
+
+
+def noise_bias_lrelu(x: Tensor, noise: Tensor | None, strength: Tensor | None, bias: Tensor) -> Tensor:
+    """Noise, bias and leaky ReLU, without its gain.
+
+    Args:
+        x: `(B, C, H, W)`.
+        noise: `(B, 1, H, W)` or `(1, 1, H, W)`, a constant for autograd; None for none.
+        strength: `(B, C)` factors of the noise.
+        bias: `(B, C)`.
+
+    Returns:
+        `(B, C, H, W)`: lrelu(x + noise strength + bias).
+    """
+    if noise is not None and strength is not None:
+        noise, strength = noise.to(x.dtype), strength.to(x.dtype)
+    return _NoiseBiasLReLU.apply(x, noise, strength, bias.to(x.dtype))

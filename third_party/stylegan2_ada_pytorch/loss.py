@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylegan2_ada_pytorch.generator import MappingNetwork
+from stylegan2_ada_pytorch.mapping import MappingNetwork
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:

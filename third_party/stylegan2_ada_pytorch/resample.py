@@ -1,4 +1,4 @@
-"""FIR resampling of images and of convolutions (upsampling and downsampling by two), differentiable to any order."""
+"""FIR resampling by two of images, features and convolutions, differentiable to any order."""
 
 from collections.abc import Sequence
 
@@ -22,39 +22,87 @@ def setup_filter(taps: Sequence[float] = SMOOTHING_TAPS) -> Tensor:
     return torch.outer(line, line) / line.sum().square()
 
 
-def depthwise_fir(x: Tensor, fir: Tensor, padding: int, gain: float = 1.0) -> Tensor:
-    """Convolve every channel with the same filter, at stride one.
+def resampling_matrix(
+    taps: Tensor, size: int, up: int = 1, down: int = 1, padding: tuple[int, int] = (0, 0), flip: bool = False
+) -> Tensor:
+    """One axis of "insert zeros, pad, filter, keep every n-th" as a matrix.
 
-    Stride one even where every second sample is dropped afterwards: the strided depthwise kernels of CPUs cost more
-    than the samples they save, forwards and (much more) backwards.
+    A dense matrix per axis is fast at the sizes of images, needs no special kernel on any device or precision, and is
+    differentiable to any order because it is a product.
+
+    Args:
+        taps: `(T,)` filter, already scaled by its gain.
+        size: samples of the input, N.
+        up: factor of zero insertion, zeros after each sample.
+        down: every n-th result is kept, from the first.
+        padding: zeros before and after; negative values crop.
+        flip: correlate instead of convolve.
+
+    Returns:
+        `(M, N)` with M = ceil((N up + padding - T + 1) / down).
+    """
+    length = len(taps)
+    count = size * up + sum(padding) - length + 1
+    rows = torch.arange(0, count, down, device=taps.device)[:, None]
+    columns = torch.arange(size, device=taps.device)[None] * up + padding[0]
+    index = columns - rows  # which tap meets which sample, in correlation order
+    inside = (index >= 0) & (index < length)
+    index = index.clamp(0, length - 1)
+    return torch.where(inside, taps[index if flip else length - 1 - index], 0.0)
+
+
+def apply_separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Multiply both axes of an image by matrices.
 
     Args:
         x: `(B, C, H, W)`.
-        fir: `(T, T)` filter, convolution orientation (it is flipped before correlating).
-        padding: zeros on each side.
-        gain: factor on the result.
+        rows: `(H', H)`.
+        columns: `(W', W)`.
 
     Returns:
-        `(B, C, H + 2 padding - T + 1, W + 2 padding - T + 1)`.
+        `(B, C, H', W')`; channels_last where there are several channels.
     """
-    channels = x.shape[1]
-    kernel = (fir.flip((0, 1)) * gain).to(x.dtype).expand(channels, 1, *fir.shape)
-    return F.conv2d(x, kernel, padding=padding, groups=channels)
+    batch, channels, height, width = x.shape
+    if channels <= 4:  # an image: too few channels to lie innermost
+        return rows @ (x @ columns.T)
+    x = x.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+    x = (rows @ x).reshape(batch * len(rows), width, channels)
+    return (columns @ x).reshape(batch, len(rows), len(columns), channels).permute(0, 3, 1, 2)
 
 
-def downsample2d(x: Tensor, fir: Tensor) -> Tensor:
-    """Halve an image: four-tap filter, then every second sample. `(B, C, H, W)` to `(B, C, H / 2, W / 2)`."""
-    return depthwise_fir(x, fir, padding=1)[:, :, ::2, ::2]
+def _resample2d(x: Tensor, fir: Tensor, up: int, down: int, padding: tuple[int, int]) -> Tensor:
+    taps = fir.sum(dim=1) * up  # the filter is an outer product of sum one: its row sums are the taps
+    rows, columns = (resampling_matrix(taps, n, up, down, padding).to(x.dtype) for n in x.shape[2:])
+    return apply_separable(x, rows, columns)
 
 
 def upsample2d(x: Tensor, fir: Tensor) -> Tensor:
-    """Double an image: a zero after every sample, then the four-tap filter. `(B, C, H, W)` to `(B, C, 2H, 2W)`.
+    """Double an image: a zero after every sample, then the `(4, 4)` filter. `(B, C, H, W)` to `(B, C, 2H, 2W)`."""
+    return _resample2d(x, fir, up=2, down=1, padding=(2, 1))
 
-    A transposed convolution inserts the zeros; the crop of one sample per side is the helper padding (2, 1).
+
+def downsample2d(x: Tensor, fir: Tensor) -> Tensor:
+    """Halve an image: the `(4, 4)` filter, then every second sample. `(B, C, H, W)` to `(B, C, H / 2, W / 2)`."""
+    if x.dtype == torch.float32 and x.shape[1] > 4:  # in bf16 CPUs take ten times as long for the gradient
+        return depthwise_fir(x, fir, padding=1, stride=2)
+    return _resample2d(x, fir, up=1, down=2, padding=(1, 1))
+
+
+def depthwise_fir(x: Tensor, fir: Tensor, padding: int, stride: int = 1) -> Tensor:
+    """Convolve every channel with the same filter.
+
+    Args:
+        x: `(B, C, H, W)`.
+        fir: `(T, T)` filter in convolution orientation.
+        padding: zeros on each side.
+        stride: every n-th sample is kept, from the first.
+
+    Returns:
+        `(B, C, H', W')` with H' = ceil((H + 2 padding - T + 1) / stride).
     """
     channels = x.shape[1]
-    kernel = (fir * 4.0).to(x.dtype).expand(channels, 1, *fir.shape)
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
+    kernel = fir.flip((0, 1)).to(x.dtype).expand(channels, 1, *fir.shape)
+    return F.conv2d(x, kernel, padding=padding, stride=stride, groups=channels)
 
 
 def conv_up2(x: Tensor, weight: Tensor, fir: Tensor) -> Tensor:
@@ -69,7 +117,7 @@ def conv_up2(x: Tensor, weight: Tensor, fir: Tensor) -> Tensor:
         `(B, O, 2H, 2W)`.
     """
     x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # (B, O, 2H + 1, 2W + 1)
-    return depthwise_fir(x, fir, padding=1, gain=4.0)
+    return depthwise_fir(x, fir * 4.0, padding=1)
 
 
 def conv_down2(x: Tensor, weight: Tensor, fir: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -62,6 +62,7 @@ class Scan:
     blur: float  # mm, standard deviation of the point spread
     axes: str  # how the voxels lie in the file, as nibabel's codes
     circle: bool  # reconstruction circle visible
+    prone: bool  # lying on the front: the couch is there
 
 
 def clipped_normal(rng: np.random.Generator, mean: float, sd: float, width: float = 2.5) -> float:
@@ -99,16 +100,16 @@ def draw_tissue(rng: np.random.Generator, phase: str | None = None) -> Tissue:
         myocardium, liver, spleen = plain + rng.uniform(-2, 8), clipped_normal(rng, 55, 7), clipped_normal(rng, 48, 4)
     elif phase == "arterial":
         blood = rng.uniform(200, 350)
-        right, vein = rng.uniform(120, 340), rng.uniform(200, 520)
-        myocardium, liver, spleen = rng.uniform(62, 95), rng.uniform(48, 74), rng.uniform(70, 130)
+        right, vein = rng.uniform(60, 400), rng.uniform(120, 520)  # early or late in the first pass
+        myocardium, liver, spleen = rng.uniform(56, 84), rng.uniform(46, 70), rng.uniform(65, 125)
     else:
         blood = rng.uniform(150, 200)
         right, vein = blood + rng.uniform(-15, 15), blood + rng.uniform(-15, 30)
-        myocardium, liver, spleen = rng.uniform(65, 95), rng.uniform(58, 84), rng.uniform(70, 100)
+        myocardium, liver, spleen = rng.uniform(60, 84), rng.uniform(54, 78), rng.uniform(65, 95)
     fat = clipped_normal(rng, -102, 7)
     lung = clipped_normal(rng, -885, 28)
-    if rng.random() < 0.12:
-        lung += rng.uniform(40, 170)  # breathed out, oedema, fibrosis
+    if rng.random() < 0.18:
+        lung += rng.uniform(40, 230)  # breathed out, oedema, fibrosis
     return Tissue(
         phase=phase, muscle=muscle, fat=fat, lung=lung, lung_slope=float(rng.uniform(0.05, 0.55)), blood=blood,
         right_blood=right, vein=vein, myocardium=myocardium, liver=liver, spleen=spleen,
@@ -122,8 +123,8 @@ def draw_scan(rng: np.random.Generator, build: Build) -> Scan:
     width = (build.half_width + build.wall + build.fat) / 163
     pixel = 1.46 * width**0.5 * np.exp(0.145 * rng.standard_normal())
     angle = np.deg2rad(4.0) * rng.standard_normal()
-    if rng.random() < 0.06:
-        angle = float(np.deg2rad(rng.uniform(12, 30)) * rng.choice((-1, 1)))  # lying half on a side
+    if rng.random() < 0.12:
+        angle = float(np.deg2rad(rng.uniform(12, 35)) * rng.choice((-1, 1)))  # lying half on a side
     count = 3
     waves = np.stack(
         [
@@ -134,7 +135,7 @@ def draw_scan(rng: np.random.Generator, build: Build) -> Scan:
         axis=1,
     )
     return Scan(
-        pixel=float(np.clip(pixel, 1.02, 2.1)),
+        pixel=float(np.clip(pixel, 2 * (build.half_width + 4) / 256, 2.1)),  # skin may be cut off, lungs not
         pose=Pose(float(angle), (clipped_normal(rng, 0, 8), clipped_normal(rng, -8, 12)), waves),
         thickness=float(rng.choice((2.5, 3.0, 5.0))),
         noise=float(np.clip(20 * np.exp(0.5 * rng.standard_normal()), 7, 60)),
@@ -142,6 +143,7 @@ def draw_scan(rng: np.random.Generator, build: Build) -> Scan:
         blur=float(rng.uniform(0.5, 1.2)),
         axes=str(rng.choice(("LPS", "RAS", "LAS", "RPS"), p=(0.4, 0.3, 0.15, 0.15))),
         circle=bool(rng.random() < 0.25),
+        prone=bool(rng.random() < 0.06),
     )
 
 

@@ -36,20 +36,22 @@ class Dome:
 def draw_domes(rng: np.random.Generator, build: Build) -> tuple[Dome, Dome]:
     """Right and left; the right one is usually higher, the recesses reach the lungs' lower end."""
     L, W, D = build.lung_length, build.half_width, build.half_depth
-    right = L * clipped_normal(rng, 0.70, 0.05)
+    right = L * clipped_normal(rng, 0.70, 0.06)
     left = right + L * clipped_normal(rng, 0.04, 0.03)
     return tuple(
         Dome(
             top=float(top),
             centre=(side * W * rng.uniform(0.44, 0.54), -D * rng.uniform(0.02, 0.25)),
-            reach=(W * rng.uniform(0.60, 0.74), D * rng.uniform(1.1, 1.5), D * rng.uniform(0.95, 1.2)),
+            reach=(W * rng.uniform(0.60, 0.74), D * rng.uniform(1.5, 2.1), D * rng.uniform(0.95, 1.2)),
             drop=float(1.06 * L - top) * rng.uniform(0.75, 1.0),
         )
         for side, top in zip(SIDES, (right, left), strict=True)
     )  # type: ignore[return-value]
 
 
-def grow_tree(rng: np.random.Generator, root: np.ndarray, ends: np.ndarray, tip: float) -> tuple[np.ndarray, np.ndarray]:
+def grow_tree(
+    rng: np.random.Generator, root: np.ndarray, ends: np.ndarray, tip: float
+) -> tuple[np.ndarray, np.ndarray]:
     """A branching vessel that supplies every end point, radii growing with what they supply.
 
     Args:
@@ -111,16 +113,16 @@ class Disease:
 
 def draw_airless(rng: np.random.Generator) -> tuple[tuple[float, float], tuple[float, float], float]:
     """Fluid heights, airless shares and the shift they cause: towards a collapsed lung, away from much fluid."""
-    fluid, white, shift = [0.0, 0.0], [0.0, 0.0], clipped_normal(rng, 0, 4)
+    fluid, white, shift = [0.0, 0.0], [0.0, 0.0], clipped_normal(rng, 0, 6)
     for side in (0, 1):
+        if rng.random() < 0.17:
+            fluid[side] = float(rng.uniform(8, 70))
         if rng.random() < 0.11:
-            fluid[side] = float(rng.uniform(8, 55))
-        if rng.random() < 0.08:
-            white[side] = float(rng.uniform(0.1, 0.35))
-    if rng.random() < 0.05:  # a whole lung without air, as after collapse or surgery
+            white[side] = float(rng.uniform(0.1, 0.45))
+    if rng.random() < 0.07:  # a whole lung without air, as after collapse or surgery
         side = int(rng.integers(2))
         white[side] = float(rng.uniform(0.5, 0.8))
-        shift += SIDES[side] * float(rng.uniform(8, 25))
+        shift += SIDES[side] * float(rng.uniform(8, 30))
     return (fluid[0], fluid[1]), (white[0], white[1]), shift
 
 
@@ -140,9 +142,9 @@ def lesion_parts(rng: np.random.Generator, build: Build, tissue: Tissue) -> list
         centre, size = spot(), rng.uniform(9, 28)
         points = centre + rng.normal(0, 0.45 * size, (40, 3))
         parts.append(Part(tube_from_points(points, size * rng.uniform(0.15, 0.7, 40)), soft, only=IN_AIR))
-    if rng.random() < 0.16:  # patchy consolidation or ground glass
+    if rng.random() < 0.25:  # patchy consolidation or ground glass
         centre, hu = spot(), rng.uniform(-650, -150)
-        points = centre + rng.normal(0, (18, 16, 20), (150, 3))
+        points = centre + rng.normal(0, rng.uniform(14, 30), (150, 3))
         parts.append(Part(tube_from_points(points, rng.uniform(1.5, 8, 150)), hu, only=IN_AIR))
     if rng.random() < 0.25:  # emphysema, mostly above
         count = int(rng.integers(60, 400))
@@ -181,4 +183,3 @@ def draw_abdomen(rng: np.random.Generator, build: Build, tissue: Tissue, domes: 
         parts.append(Part(colon, rng.uniform(-930, 0)))
     background = tissue.fat + 5 if rng.random() < 0.6 else tissue.muscle
     return Abdomen(parts, float(rng.uniform(5, 0.45 * W)), background)
-

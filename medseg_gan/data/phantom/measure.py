@@ -122,11 +122,13 @@ def patient_of(path: Path) -> str:
 
 def slices_of(path: Path, count: int) -> Iterator[tuple[np.ndarray, float]]:
     """Up to `count` slices of a NIfTI file, evenly spread, as `(H, W)` anterior up, with their pixel size in mm."""
-    volume = nib.load(path)
+    volume = nib.Nifti1Image.from_filename(path)
     wanted = nib.orientations.axcodes2ornt("LPS")
     turned = volume.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(volume.affine), wanted))
     hu = np.asanyarray(turned.dataobj)
-    for k in np.unique(np.linspace(0, hu.shape[2] - 1, count + 2).round().astype(int)[1:-1] if hu.shape[2] > 1 else [0]):
+    for k in np.unique(
+        np.linspace(0, hu.shape[2] - 1, count + 2).round().astype(int)[1:-1] if hu.shape[2] > 1 else [0]
+    ):
         yield hu[:, :, k].T, float(turned.header.get_zooms()[0])
 
 

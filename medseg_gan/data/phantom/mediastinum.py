@@ -1,7 +1,7 @@
 """Heart, great vessels, airways and esophagus, with the fat they lie in.
 
-What carries which label follows SegTHOR: the heart with its fat and sac, the aorta from its root to below the diaphragm,
-the trachea with the main bronchi down to 20 mm below the carina, the esophagus with its air.
+Labels follow SegTHOR's manner: the heart with its fat and sac, the aorta from its root to below the diaphragm, the
+trachea with the main bronchi down to 20 mm below the carina, the esophagus with its air.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medseg_gan.data.phantom.habitus import Build, Tissue, clipped_normal
-from medseg_gan.data.phantom.shapes import IN_AIR, Column, Part, Tube, ellipsoid, tube
+from medseg_gan.data.phantom.shapes import IN_AIR, Column, Part, Tube, ellipsoid, tube, tube_from_points
 from medseg_gan.labels import SEGTHOR_GT
 
 HEART, AORTA = SEGTHOR_GT["heart"], SEGTHOR_GT["aorta"]
@@ -33,15 +33,24 @@ class Landmarks:
     shift: float  # of the whole mediastinum to the left, mm
 
 
+def at(point: np.ndarray, dx: float, dy: float, dz: float) -> np.ndarray:
+    """A point some mm to the left, back and down of another."""
+    return point + np.array([dx, dy, dz])
+
+
 def draw_landmarks(rng: np.random.Generator, build: Build, shift: float) -> Landmarks:
     """Draw where the carina, the arch, the heart and the hila lie."""
     L, W, D = build.lung_length, build.half_width, build.half_depth
-    spread = float(rng.uniform(2.0, 6.0))
-    size = float(np.exp(0.10 * rng.standard_normal())) * (W / 137) ** 0.5
+    spread = float(rng.uniform(2.0, 8.0))
+    size = float(np.exp(0.13 * rng.standard_normal())) * (W / 137) ** 0.5
     if rng.random() < 0.15:
         size *= rng.uniform(1.12, 1.3)  # enlarged heart
-    carina = np.array([2.0 + shift + rng.normal(0, 4), 0.10 * D + rng.normal(0, 4), L * clipped_normal(rng, 0.36, 0.03)])
-    heart = np.array([shift + 20 + rng.normal(0, 7), -0.36 * D + rng.normal(0, 6), L * clipped_normal(rng, 0.66, 0.035)])
+    carina = np.array(
+        [2.0 + shift + rng.normal(0, 4), 0.10 * D + rng.normal(0, 4), L * clipped_normal(rng, 0.36, 0.03)]
+    )
+    heart = np.array(
+        [shift + 20 + rng.normal(0, 10), -0.36 * D + rng.normal(0, 6), L * clipped_normal(rng, 0.66, 0.045)]
+    )
     hilum = carina[2] + 0.09 * L
     right = np.array([-0.36 * W + shift, 0.10 * D + rng.normal(0, 4), hilum + rng.normal(4, 5)])
     left = np.array([0.36 * W + shift, 0.16 * D + rng.normal(0, 4), hilum + rng.normal(-4, 5)])
@@ -49,9 +58,7 @@ def draw_landmarks(rng: np.random.Generator, build: Build, shift: float) -> Land
     return Landmarks(carina, float(arch), heart, size, (right, left), spread, shift)
 
 
-def fat_parts(
-    build: Build, tissue: Tissue, marks: Landmarks, spine_y: float, rng: np.random.Generator
-) -> list[Part]:
+def fat_parts(build: Build, tissue: Tissue, marks: Landmarks, spine_y: float, rng: np.random.Generator) -> list[Part]:
     """The mediastinum's connective tissue, which parts the lungs before any organ is drawn into it."""
     L, D = build.lung_length, build.half_depth
     depth = np.array([-0.1, 0.0, 0.12, 0.25, 0.4, 0.6, 0.8, 1.1]) * L
@@ -69,7 +76,8 @@ def fat_parts(
     thymus = Column(depth, np.stack([lean, 4 - front, wedge[2] + 0 * y, wedge[3] + 0 * y, 0 * y], axis=1))
     retro = Column(depth, np.stack([x + 4, 0 * y + 0.75 * spine_y, 0 * y + 25, 0 * y + 20.0, 0 * y], axis=1))
     fat = tissue.mediastinal_fat
-    return [Part(shape, fat, 0) for shape in (core, junction, thymus, retro)]
+    upper = [Column(c.depth[:-1], c.table[:-1], c.power) for c in (junction, thymus)]  # further down lies the liver
+    return [Part(shape, fat, 0) for shape in (core, *upper, retro)]
 
 
 def heart_parts(rng: np.random.Generator, tissue: Tissue, marks: Landmarks) -> list[Part]:
@@ -89,9 +97,12 @@ def heart_parts(rng: np.random.Generator, tissue: Tissue, marks: Landmarks) -> l
     left = ellipsoid(c + s * (9 * apex + np.array([9, 10, 0])), s * squash * (40, 22, 21), apex)
     right = ellipsoid(c + s * np.array([-9, -18, 6]), s * squash * (42, 17, 26), apex + np.array([0.1, 0.25, 0.3]))
     blood, other, muscle = tissue.blood, tissue.right_blood, tissue.myocardium
+    around = tissue.mediastinal_fat + 15
+    if rng.random() < 0.14:  # fluid in the sac
+        outer, around = [shape.grown(rng.uniform(3, 10)) for shape in outer], rng.uniform(5, 30)
     return [
         *margin,
-        *(Part(shape, tissue.mediastinal_fat + 15, HEART) for shape in outer),
+        *(Part(shape, around, HEART) for shape in outer),
         *(Part(shape.moved(drop), muscle, HEART) for shape in (ventricles, right_atrium, left_atrium)),
         Part(right_atrium.grown(-3), other, HEART),
         Part(left_atrium.grown(-2.5), blood, HEART),
@@ -112,15 +123,34 @@ def aorta_tube(rng: np.random.Generator, build: Build, marks: Landmarks, spine_y
     wind = rng.normal(0, 3 + 9 * age, 3)
     top = marks.arch_top + up
     nodes = np.array([
-        c + s * np.array([-8, 0, -14]), (x - 14, -0.42 * D, 0.5 * (c[2] + top) - 4), (x - 12, -0.38 * D, top + 22),
-        (x + 3, -0.16 * D, top + 2), (x + 19, 0.16 * D, top + 1), (x + 27 + wind[0], back - 12, top + 20),
-        (x + 27 + wind[0], back - 2, top + 48), (x + 24 + wind[1], back + 2, 0.62 * L), (x + 16 + wind[2], back, 0.85 * L),
-        (x + 6, back - 4, 1.12 * L),
+        c + s * np.array([-20, 0, -18]), (0.5 * (x + c[0]) - 20, -0.40 * D, 0.5 * (c[2] + top) + 4),
+        (x - 12, -0.38 * D, top + 22), (x + 3, -0.16 * D, top + 2), (x + 19, 0.16 * D, top + 1),
+        (x + 27 + wind[0], back - 12, top + 20), (x + 27 + wind[0], back - 2, top + 48),
+        (x + 24 + wind[1], back + 2, 0.62 * L), (x + 16 + wind[2], back, 0.85 * L), (x + 6, back - 4, 1.12 * L),
     ])  # fmt: skip
     nodes[1:5] += rng.normal(0, marks.spread, (4, 3)) * (1, 1, 0.5)
+    if rng.random() < 0.05:  # an arch, and what follows, on the right
+        nodes[3:, 0] = 2 * x - nodes[3:, 0]
     radii = [up * 0.98, up, up * 0.97, 0.5 * (up + down), 0.45 * up + 0.55 * down, down * 1.03, down, down, 0.95 * down,
              0.9 * down]  # fmt: skip
     return tube(nodes, radii)
+
+
+def aorta_parts(rng: np.random.Generator, tissue: Tissue, aorta: Tube) -> list[Part]:
+    """Wall and blood; calcium in some walls, clot along the wall in a few."""
+    wall = tissue.muscle + 10 if tissue.phase == "none" else 0.5 * tissue.blood
+    parts = [Part(aorta, wall, AORTA), Part(aorta.grown(-1.2), tissue.blood, AORTA)]
+    if rng.random() < 0.3:
+        chosen = rng.random(len(aorta.radii)) < 0.10
+        way = rng.normal(0, 1, (int(chosen.sum()), 3)) * (1, 1, 0.3)
+        way *= (aorta.radii[chosen, None] - 1) / np.linalg.norm(way, axis=1, keepdims=True)
+        calcium = tube_from_points(aorta.points[chosen] + way, rng.uniform(0.8, 2.2, len(way)))
+        parts.append(Part(calcium, rng.uniform(400, 900)))
+    if rng.random() < 0.08:
+        side = rng.normal(0, 1, 3) * (1, 1, 0)
+        lumen = Tube(aorta.points + (4 * side / np.linalg.norm(side)).astype(np.float32), aorta.radii - 5, 1.0)
+        parts += [Part(aorta, rng.uniform(30, 50), AORTA), Part(lumen, tissue.blood, AORTA)]
+    return parts
 
 
 def vessel_parts(rng: np.random.Generator, build: Build, tissue: Tissue, marks: Landmarks) -> list[Part]:
@@ -131,19 +161,23 @@ def vessel_parts(rng: np.random.Generator, build: Build, tissue: Tissue, marks: 
     w = rng.uniform(0.85, 1.2)
     pulmonary = [
         tube([c + np.array([10, -22, -20]), (x + 18, -0.50 * D, c[2] - 52), fork], (13 * w, 13 * w, 12 * w)),
-        tube([fork, (x - 8, -0.08 * D, fork[2] + 4), right_hilum, right_hilum + (-12, 4, 16)],
+        tube([fork, (x - 8, -0.08 * D, fork[2] + 4), right_hilum, at(right_hilum, -12, 4, 16)],
              (10.5 * w, 10 * w, 9 * w, 7 * w)),
-        tube([fork, (x + 30, 0.02 * D, fork[2] - 4), left_hilum + (2, 8, 0), left_hilum + (8, 12, 22)],
+        tube([fork, (x + 30, 0.02 * D, fork[2] - 4), at(left_hilum, 2, 8, 0), at(left_hilum, 8, 12, 22)],
              (11 * w, 10.5 * w, 9.5 * w, 7 * w)),
     ]  # fmt: skip
     atrium = c + marks.heart_size * np.array([-20, 33, -20])
-    lung_veins = [tube([atrium, atrium + (side * 36, -4, dz), atrium + (side * 56, 2 * dz / 10, 1.6 * dz)], (7, 6.5, 5))
-                  for side in (-1, 1) for dz in (-14, 14)]  # fmt: skip
+    lung_veins = [
+        tube([atrium, at(atrium, side * 36, -4, dz), at(atrium, side * 56, 0.2 * dz, 1.6 * dz)], (7, 6.5, 5))
+        for side in (-1, 1)
+        for dz in (-14, 14)
+    ]
     caval = [
         tube([(x - 22, -0.35 * D, 0.04 * L), (x - 26, -0.30 * D, 0.25 * L), (x - 28, -0.16 * D, c[2] - 34),
               c + np.array([-42, 8, -8])], (7, 8, 9.5, 10)),
         tube([c + np.array([-42, 12, 2]), c + np.array([-40, 22, 36]), (x - 26, 0.18 * D, 1.1 * L)], (11, 12, 12)),
-        tube([(x - 24, -0.36 * D, 0.2 * L), (x + 8, -0.52 * D, 0.15 * L), (x + 36, -0.42 * D, 0.02 * L)], (7.5, 6.5, 6)),
+        tube([(x - 24, -0.36 * D, 0.2 * L), (x + 8, -0.52 * D, 0.15 * L), (x + 36, -0.42 * D, 0.02 * L)],
+             (7.5, 6.5, 6)),
     ]  # fmt: skip
     top = marks.arch_top + 12
     branches = [
@@ -151,7 +185,9 @@ def vessel_parts(rng: np.random.Generator, build: Build, tissue: Tissue, marks: 
         tube([(x + 8, -0.1 * D, top), (x + 14, 0.0, 0.1 * L), (x + 24, -0.05 * D, -0.1 * L)], (4.8, 4, 4)),
         tube([(x + 18, 0.06 * D, top), (x + 26, 0.14 * D, 0.1 * L), (x + 42, 0.1 * D, -0.04 * L)], (6, 5.2, 5)),
     ]
-    hilum = [ellipsoid(h + (0, 2, 2), rng.uniform(0.7, 1.15) * np.array([26, 11, 13]), (0.15, 0.1, 1)) for h in marks.hila]
+    hilum = [
+        ellipsoid(at(h, 0, 2, 2), rng.uniform(0.7, 1.15) * np.array([26, 11, 13]), (0.15, 0.1, 1)) for h in marks.hila
+    ]
     azygos = tube([(x - 7, 0.42 * D, 1.1 * L), (x - 8, 0.42 * D, 0.45 * L), (x - 12, 0.3 * D, marks.carina[2] - 8),
                    (x - 24, -0.1 * D, marks.carina[2] - 4)], (4, 4, 4.5, 5))  # fmt: skip
     soft = tissue.muscle - 5
@@ -179,17 +215,17 @@ def airway_parts(rng: np.random.Generator, build: Build, tissue: Tissue, marks: 
     r = clipped_normal(rng, 8.6, 1.1)
     lean = rng.normal(0, 4)
     trachea = tube([(lean - 2, -0.16 * D, -0.12 * L), (0.5 * (carina[0] + lean), -0.06 * D, 0.5 * carina[2]),
-                    carina - (0, 0, 4)], (0.95 * r, r, 1.05 * r))  # fmt: skip
+                    at(carina, 0, 0, -4)], (0.95 * r, r, 1.05 * r))  # fmt: skip
     right_hilum, left_hilum = marks.hila
-    right = tube([carina - (3, 0, 6), carina + (-16, 3, 12), right_hilum + (6, 4, 0), right_hilum + (-4, 10, 34)],
+    right = tube([at(carina, -3, 0, -6), at(carina, -16, 3, 12), at(right_hilum, 6, 4, 0), at(right_hilum, -4, 10, 34)],
                  (0.8 * r, 0.75 * r, 0.66 * r, 0.5 * r))  # fmt: skip
-    left = tube([carina + (3, 0, -6), carina + (18, 5, 13), left_hilum + (-8, 6, 8), left_hilum + (2, 12, 40)],
+    left = tube([at(carina, 3, 0, -6), at(carina, 18, 5, 13), at(left_hilum, -8, 6, 8), at(left_hilum, 2, 12, 40)],
                 (0.75 * r, 0.68 * r, 0.6 * r, 0.48 * r))  # fmt: skip
     upper = [
-        tube([right_hilum + (10, 0, -6), right_hilum + (-14, -4, -14)], (0.5 * r, 0.4 * r)),
-        tube([left_hilum + (-6, 4, 8), left_hilum + (14, -8, 0)], (0.5 * r, 0.4 * r)),
+        tube([at(right_hilum, 10, 0, -6), at(right_hilum, -14, -4, -14)], (0.5 * r, 0.4 * r)),
+        tube([at(left_hilum, -6, 4, 8), at(left_hilum, 14, -8, 0)], (0.5 * r, 0.4 * r)),
     ]
-    middle = tube([right_hilum + (0, 6, 12), right_hilum + (-10, -14, 34)], (0.42 * r, 0.33 * r))
+    middle = tube([at(right_hilum, 0, 6, 12), at(right_hilum, -10, -14, 34)], (0.42 * r, 0.33 * r))
     airways, wall = (trachea, right, left, *upper, middle), 1.1
     label_end = carina[2] + BRONCHUS_LABEL_MM
     return [
@@ -200,14 +236,18 @@ def airway_parts(rng: np.random.Generator, build: Build, tissue: Tissue, marks: 
     ]
 
 
-def esophagus_parts(rng: np.random.Generator, build: Build, tissue: Tissue, marks: Landmarks, spine_y: float) -> list[Part]:
+def esophagus_parts(
+    rng: np.random.Generator, build: Build, tissue: Tissue, marks: Landmarks, spine_y: float
+) -> list[Part]:
     """A flat tube before the spine, nearly as dense as its surroundings, with air in some."""
     L, D = build.lung_length, build.half_depth
     depth = np.array([-0.12, 0.1, 0.36, 0.5, 0.7, 0.9, 1.08]) * L
     x = marks.shift + np.array([3, 5, 7, 3, 4, 12, 22]) + rng.normal(0, 2.5, 7)
     behind_airway = marks.carina[1] + 15
-    y = np.array([0.12 * D, 0.18 * D, behind_airway, 0.5 * spine_y + 0.25 * D, spine_y - 24, spine_y - 32, spine_y - 42])
-    wide = np.array([7.5, 8, 8.5, 9.5, 10, 10.5, 12]) * rng.uniform(0.85, 1.2)
+    y = np.array(
+        [0.12 * D, 0.18 * D, behind_airway, 0.5 * spine_y + 0.25 * D, spine_y - 24, spine_y - 32, spine_y - 42]
+    )
+    wide = np.array([7.5, 8, 8.5, 9.5, 10, 10.5, 12]) * (rng.uniform(0.85, 1.2) if rng.random() < 0.9 else 1.8)
     flat = wide * rng.uniform(0.5, 0.85)
     turn = rng.normal(0, 0.25, 7)
     wall = Column(depth, np.stack([x, y, wide, flat, turn], axis=1))
@@ -219,6 +259,33 @@ def esophagus_parts(rng: np.random.Generator, build: Build, tissue: Tissue, mark
         share = rng.uniform(0.35, 0.7) * np.array([0.3, 1, 1, 1, 1, 0.3])
         air = Column(level, np.stack([at[0], at[1], at[2] * share, at[3] * share, 0 * level], axis=1))
         parts.append(Part(air, -850, ESOPHAGUS))
+    return parts
+
+
+def confusing_parts(
+    rng: np.random.Generator, build: Build, tissue: Tissue, marks: Landmarks, spine_y: float
+) -> list[Part]:
+    """Findings that look like organs: masses and bulky nodes, a hernia behind the heart."""
+    L, D = build.lung_length, build.half_depth
+    soft = tissue.muscle + (rng.uniform(0, 45) if tissue.phase != "none" else 0.0)
+    places = (
+        (marks.shift, -0.62 * D, rng.uniform(0.2, 0.45) * L),  # in front of the great vessels
+        (marks.carina[0] + rng.choice((-1, 1)) * 30, 0.0, marks.carina[2] + rng.uniform(-45, 10)),  # beside the trachea
+        (marks.carina[0], marks.carina[1] + 4, marks.carina[2] + 26),  # under the carina
+        (marks.shift + rng.choice((-1, 1)) * 40, 0.6 * spine_y, rng.uniform(0.3, 0.8) * L),  # beside the spine
+    )
+    parts = []
+    for place in places:
+        if rng.random() < 0.14:
+            parts.append(
+                Part(ellipsoid(place, rng.uniform(10, 28) * rng.uniform(0.7, 1.3, 3), rng.normal(0, 1, 3)), soft, 0)
+            )
+    if rng.random() < 0.12:
+        centre, size = np.array([marks.shift + 8, spine_y - 30, 0.8 * L]), rng.uniform(20, 38)
+        parts.append(Part(ellipsoid(centre, (size, 0.8 * size, 1.2 * size)), rng.uniform(10, 60), 0))
+        parts.append(
+            Part(ellipsoid(at(centre, 0, -0.3 * size, 0), 0.5 * size * np.ones(3)), rng.uniform(-950, -300), 0)
+        )
     return parts
 
 
@@ -235,10 +302,10 @@ def mediastinum_parts(
         *fat_parts(build, tissue, marks, spine_y, rng),
         Part(aorta.grown(3.0), tissue.mediastinal_fat, 0),
         *nodes,
+        *confusing_parts(rng, build, tissue, marks, spine_y),
         *vessel_parts(rng, build, tissue, marks),
         *heart_parts(rng, tissue, marks),
         *esophagus_parts(rng, build, tissue, marks, spine_y),
-        Part(aorta, tissue.muscle + 10 if tissue.phase == "none" else 0.5 * tissue.blood, AORTA),
-        Part(aorta.grown(-1.2), tissue.blood, AORTA),
+        *aorta_parts(rng, tissue, aorta),
         *airway_parts(rng, build, tissue, marks),
     ]

@@ -56,6 +56,8 @@ def add_noise(
     grain = fft.irfft2(fft.rfft2(white) * amplitude.astype(np.float32), s=image.shape)
     if streak > 0:
         rows = rng.standard_normal((image.shape[0], 1), dtype=np.float32)
-        smooth = fft.irfft(fft.rfft(white, axis=1) * np.exp(-0.5 * (np.arange(image.shape[1] // 2 + 1) / 6) ** 2), axis=1)
+        smooth = fft.irfft(
+            fft.rfft(white, axis=1) * np.exp(-0.5 * (np.arange(image.shape[1] // 2 + 1) / 6) ** 2), axis=1
+        )
         grain += streak * (2.5 * smooth + 0.3 * rows)
     image += level * grain * (0.35 + 0.65 * middle)

@@ -33,6 +33,8 @@ SUPERSAMPLING = 2
 LOWEST_HU = -1024
 LUNG_IDS = (SEGTHOR_GT["right_lung"], SEGTHOR_GT["left_lung"])
 PLEURA_MM = 2.5
+Place = tuple[Frame, np.ndarray, np.ndarray]
+"""A grid, the diaphragm's depth over it and the lung tissue's HU over it."""
 
 
 @dataclass(frozen=True)
@@ -133,18 +135,19 @@ class Slicer:
     def __init__(self, patient: Patient, matrix: int, sub_slices: int = 3) -> None:
         self.patient, self.matrix, self.sub_slices = patient, matrix, sub_slices
         self.pixel = patient.scan.pixel * 256 / matrix
-        self.fine = self._prepare(Frame(matrix * SUPERSAMPLING, self.pixel / SUPERSAMPLING, patient.scan.pose))
-        self.coarse = self._prepare(Frame(matrix, self.pixel, patient.scan.pose))
+        placed: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.fine = self._prepare(Frame(matrix * SUPERSAMPLING, self.pixel / SUPERSAMPLING, patient.scan.pose, placed))
+        self.coarse = self._prepare(Frame(matrix, self.pixel, patient.scan.pose, placed))
         self.background = self._couch(self.fine[0])
         self.amplitude = noise_amplitude(matrix, self.pixel, patient.scan.noise_frequency)
         axis = (np.arange(matrix) - (matrix - 1) / 2) / (matrix / 2)
         self.circle = np.hypot(axis[:, None], axis[None]) > 1.0 if patient.scan.circle else None
 
-    def _prepare(self, frame: Frame) -> tuple[Frame, np.ndarray, np.ndarray]:
+    def _prepare(self, frame: Frame) -> Place:
         """The frame with two maps over it: the diaphragm's depth, and the lung tissue's HU."""
         patient, W = self.patient, self.patient.build.half_width
         right, left = (dome.depth(frame.x, frame.y) for dome in patient.domes)
-        lung_hu = patient.tissue.lung + patient.tissue.lung_slope * frame.y
+        lung_hu = patient.tissue.lung + patient.tissue.lung_slope * (-frame.y if patient.scan.prone else frame.y)
         lung_hu += 10 * np.sin(frame.x * (7 / W) + patient.number) * np.sin(frame.y * (9 / W) + patient.seed % 7)
         return frame, np.where(frame.x < 0, right, left), lung_hu.astype(np.float32)
 
@@ -152,9 +155,10 @@ class Slicer:
         """`(H, W)` HU of air and couch, the same in all slices of a patient."""
         shape, gap, shell, bow = self.patient.couch
         hu = np.full((frame.size, frame.size), -1000.0, np.float32)
-        back = skin_outline(self.patient.build, 0.6)[(3 * len(THETA)) // 4]
-        top = float(self.patient.scan.pose.to_scanner(np.zeros(1), np.array([back]))[1][0]) + gap
-        x, y = frame.scanner[None], frame.scanner[:, None]
+        below = -1 if self.patient.scan.prone else 1  # rows run to the back, and a prone patient lies on the front
+        lowest = below * skin_outline(self.patient.build, 0.6)[(2 + below) * len(THETA) // 4]
+        top = below * float(self.patient.scan.pose.to_scanner(np.zeros(1), np.array([lowest]))[1][0]) + gap
+        x, y = frame.scanner[None], below * frame.scanner[:, None]
         fall = 0 * x if shape == "flat" else bow - np.sqrt(np.maximum(bow**2 - x**2, 1.0))
         level = y - top + fall  # depth below the couch's upper face; a curved couch rises at the sides
         half = 205.0 if shape == "flat" else min(0.85 * bow, 235.0)
@@ -190,7 +194,7 @@ class Slicer:
     def _chest(self, canvas: Canvas, frame: Frame, dome: np.ndarray, lung_hu: np.ndarray, cage: np.ndarray) -> None:
         """What fills the rib cage: abdomen below the diaphragm, lungs above it, fluid and airless lung in them."""
         patient, build = self.patient, self.patient.build
-        L, W, D = build.lung_length, build.half_width, build.half_depth
+        W, D = build.half_width, build.half_depth
         depth, t = canvas.depths[:, None, None], canvas.middle / build.lung_length
         if canvas.depths[-1] > min(d.top for d in patient.domes):
             canvas.where(cage, patient.abdomen.background, None)
@@ -226,10 +230,13 @@ class Slicer:
         if disease.fluid[side] > 0:
             height = disease.fluid[side] * float(np.interp(t, (0.1, 0.5, 1.0), (0.15, 0.7, 1.5)))
             level = build.half_depth * 0.98 - height
-            curve = level - 0.0022 * (np.abs(frame.x) - 0.45 * build.half_width) ** 2  # a meniscus at both walls
-            canvas.where(aerated & (frame.y > curve), disease.fluid_hu, 0)
+            curve = level - 0.005 * (np.abs(frame.x) - 0.45 * build.half_width) ** 2  # a meniscus at both walls
+            heavy = -frame.y if self.patient.scan.prone else frame.y
+            canvas.where(aerated & (heavy > curve), disease.fluid_hu, 0)
 
-    def _paint(self, place: tuple[Frame, np.ndarray, np.ndarray], depths: np.ndarray, labels: bool) -> tuple[Canvas, np.ndarray]:
+    def _paint(
+        self, place: tuple[Frame, np.ndarray, np.ndarray], depths: np.ndarray, labels: bool
+    ) -> tuple[Canvas, np.ndarray]:
         frame, dome, lung_hu = place
         canvas = Canvas(frame, depths, -1000.0 if labels else self.background, labels)
         skin, cage = self._body(canvas, frame)
@@ -266,7 +273,10 @@ class Slicer:
         """Sharp labels at a depth: `(matrix, matrix)` uint8 of SegTHOR's ids, lungs included as 5 (left), 6 (right)."""
         canvas, _ = self._paint(self.coarse, np.array([depth], np.float32), labels=True)
         assert canvas.ids is not None
-        return canvas.ids[0]
+        truth = canvas.ids[0]
+        if self.circle is not None:
+            truth[self.circle] = 0
+        return truth
 
 
 def slice_depths(patient: Patient, count: int) -> np.ndarray:

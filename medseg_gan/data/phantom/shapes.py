@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline
 
 SECTORS = 720
@@ -28,12 +30,9 @@ class Pose:
 
     def bend(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Displacement in mm at scanner coordinates."""
-        dx, dy = np.zeros_like(x), np.zeros_like(y)
-        for kx, ky, phase, ax, ay in self.waves.astype(x.dtype):
-            wave = np.sin(kx * x + ky * y + phase)
-            dx += ax * wave
-            dy += ay * wave
-        return dx, dy
+        kx, ky, phase, ax, ay = (column.reshape(-1, *[1] * x.ndim) for column in self.waves.T.astype(x.dtype))
+        wave = np.sin(kx * x + ky * y + phase)  # (K, ...)
+        return (ax * wave).sum(0), (ay * wave).sum(0)
 
     def to_patient(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scanner to patient coordinates."""
@@ -42,14 +41,15 @@ class Pose:
         dx, dy = self.bend(x, y)
         return c * px + s * py + dx, c * py - s * px + dy
 
-    def to_scanner(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Patient to scanner coordinates; two fixed-point steps leave less than 0.1 mm of the bend."""
+    def to_scanner(self, x: np.ndarray, y: np.ndarray, steps: int = 3) -> tuple[np.ndarray, np.ndarray]:
+        """Patient to scanner coordinates by fixed-point steps; three leave less than 0.1 mm of the bend."""
         c, s = np.cos(self.angle), np.sin(self.angle)
         qx, qy = x, y
-        for _ in range(3):
+        for step in range(steps):
             sx, sy = c * qx - s * qy + self.shift[0], s * qx + c * qy + self.shift[1]
-            dx, dy = self.bend(sx, sy)
-            qx, qy = x - dx, y - dy
+            if step < steps - 1:
+                dx, dy = self.bend(sx, sy)
+                qx, qy = x - dx, y - dy
         return sx, sy
 
 
@@ -60,10 +60,11 @@ class Frame:
         size: samples per side.
         step: distance between samples, mm.
         pose: the patient's pose; the grid's middle is the scanner's.
+        placed: tubes already carried to the scanner, by identity; frames of one patient share it.
     """
 
-    def __init__(self, size: int, step: float, pose: Pose) -> None:
-        self.size, self.step, self.pose = size, step, pose
+    def __init__(self, size: int, step: float, pose: Pose, placed: dict[int, tuple[np.ndarray, np.ndarray]]) -> None:
+        self.size, self.step, self.pose, self.placed = size, step, pose, placed
         axis = ((np.arange(size) - (size - 1) / 2) * step).astype(np.float32)
         self.scanner = axis
         x, y = pose.to_patient(*np.meshgrid(axis, axis))
@@ -72,16 +73,23 @@ class Frame:
         theta = np.arctan2(self.y, self.x)
         self.sector = np.rint((theta + np.pi) * (SECTORS / (2 * np.pi))).astype(np.int32) % SECTORS
 
-    def to_samples(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Patient coordinates (mm) to fractional column and row."""
-        sx, sy = self.pose.to_scanner(np.asarray(x, np.float32), np.asarray(y, np.float32))
-        return sx / self.step + (self.size - 1) / 2, sy / self.step + (self.size - 1) / 2
+    def to_sample(self, scanner: np.ndarray) -> np.ndarray:
+        """Scanner coordinate (mm) to fractional column or row."""
+        return scanner / self.step + (self.size - 1) / 2
+
+    def tube_samples(self, shape: Tube) -> tuple[np.ndarray, np.ndarray]:
+        """Fractional columns and rows of a tube's balls."""
+        if id(shape) not in self.placed:
+            self.placed[id(shape)] = self.pose.to_scanner(shape.points[:, 0], shape.points[:, 1])
+        x, y = self.placed[id(shape)]
+        return self.to_sample(x), self.to_sample(y)
 
     def box(self, x: float, y: float, reach: float) -> tuple[slice, slice] | None:
         """Rows and columns that hold everything within `reach` mm of a point; None when outside the grid."""
-        column, row = self.to_samples(np.array([x]), np.array([y]))
+        place = self.pose.to_scanner(np.array(x), np.array(y), steps=2)
         half = 1.08 * reach / self.step + 2  # the bend stretches by a few per cent
-        ends = [(int(max(c - half, 0)), int(min(c + half + 1, self.size))) for c in (row[0], column[0])]
+        middle = (float(self.to_sample(place[1])), float(self.to_sample(place[0])))  # row, column
+        ends = [(int(max(at - half, 0)), int(min(at + half + 1, self.size))) for at in middle]
         if any(low >= high for low, high in ends):
             return None
         return slice(*ends[0]), slice(*ends[1])
@@ -156,16 +164,17 @@ class Part:
     only: tuple[float, float] | None = None
 
 
-def rotation_to(direction: Sequence[float], roll: float = 0.0) -> np.ndarray:
+def rotation_to(direction: ArrayLike, roll: float = 0.0) -> np.ndarray:
     """`(3, 3)` rows: the unit `direction` and two axes across it, turned by `roll` radians."""
-    u = np.asarray(direction, np.float64) / np.linalg.norm(direction)
+    u = np.asarray(direction, np.float64)
+    u = u / np.linalg.norm(u)
     v = np.cross((0.0, 0.0, 1.0) if abs(u[2]) < 0.9 else (1.0, 0.0, 0.0), u)
     v /= np.linalg.norm(v)
     w = np.cross(u, v)
     return np.stack([u, np.cos(roll) * v + np.sin(roll) * w, np.cos(roll) * w - np.sin(roll) * v])
 
 
-def ellipsoid(centre: Sequence[float], radii: Sequence[float], direction: Sequence[float] = (1, 0, 0)) -> Ellipsoid:
+def ellipsoid(centre: ArrayLike, radii: ArrayLike, direction: ArrayLike = (1, 0, 0)) -> Ellipsoid:
     """An ellipsoid whose first axis points along `direction`."""
     return Ellipsoid(np.asarray(centre, np.float64), np.asarray(radii, np.float64), rotation_to(direction))
 
@@ -176,7 +185,7 @@ def tube_from_points(points: np.ndarray, radii: np.ndarray, stretch: float = 1.0
     return Tube(points[order].astype(np.float32), radii[order].astype(np.float32), stretch)
 
 
-def tube(nodes: Sequence[Sequence[float]], radii: Sequence[float], stretch: float = 1.0) -> Tube:
+def tube(nodes: np.ndarray | Sequence[Any], radii: ArrayLike, stretch: float = 1.0) -> Tube:
     """A smooth tube through nodes.
 
     Args:
@@ -188,8 +197,10 @@ def tube(nodes: Sequence[Sequence[float]], radii: Sequence[float], stretch: floa
     along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(corners, axis=0), axis=1))])
     spacing = max(0.3 * float(np.min(radii)), 0.7)  # sections then deviate from a tube by 1 % of the radius
     s = np.linspace(0.0, along[-1], max(int(along[-1] / spacing), 2))
-    points = CubicSpline(along, corners)(s) if len(corners) > 2 else np.stack(
-        [np.interp(s, along, column) for column in corners.T], axis=1
+    points = (
+        CubicSpline(along, corners)(s)
+        if len(corners) > 2
+        else np.stack([np.interp(s, along, column) for column in corners.T], axis=1)
     )
     return tube_from_points(points, np.interp(s, along, np.asarray(radii, np.float64)), stretch)
 
@@ -282,7 +293,7 @@ class Canvas:
         if first >= last:
             return
         points, radii = shape.points[first:last], shape.radii[first:last]
-        columns, rows = self.frame.to_samples(points[:, 0], points[:, 1])
+        columns, rows = (at[first:last] for at in self.frame.tube_samples(shape))
         for k, depth in enumerate(self.depths):
             dz = (points[:, 2] - depth) / shape.stretch
             square = (radii * radii - dz * dz) / self.frame.step**2
@@ -291,7 +302,7 @@ class Canvas:
                 self._stamp(part, k, columns[cut], rows[cut], square[cut])
 
     def _stamp(self, part: Part, k: int, columns: np.ndarray, rows: np.ndarray, square: np.ndarray) -> None:
-        """Stamp discs, given in samples with their squared radii, into sub-slice k, those of one window size together."""
+        """Stamp discs, in samples and squared radii, into sub-slice k: those of one window size together."""
         size, need = self.frame.size, 2 * np.sqrt(square) + 1
         hu = self.hu[k].reshape(-1)
         low = 0

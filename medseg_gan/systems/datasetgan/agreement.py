@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from medseg_gan.device import autocast
 from medseg_gan.evaluation.segmentation import confusion, scores
 from medseg_gan.systems.datasetgan.interpreter import Interpreter
 from medseg_gan.systems.datasetgan.sampling import ImageSource
@@ -32,7 +33,9 @@ def agreement(
     for number in np.unique(indices // size):
         inside = indices // size == number
         rendered = source.render(indices[inside])
-        for name, labels in interpreter.predict_each(rendered.images, rendered.maps).items():
+        with autocast(source.device, source.sampling.precision):  # as the factory labels
+            labels_of = interpreter.predict_each(rendered.images, rendered.maps)
+        for name, labels in labels_of.items():
             matrices[name] = matrices[name] + confusion(labels.cpu().numpy(), truth[inside], num_classes).sum(axis=0)
     own = scores(matrices[interpreter.labeller])
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,14 +122,15 @@ def lungs_annotator(
             f"{', '.join(table.classes[1:])}. Use prepare.labels=lungs or another annotate.annotator"
         )
     ids = np.array([0, table.id_of("left_lung"), table.id_of("right_lung")], np.uint8)
-    in_plane = (float(spacing[0]), float(spacing[1]))
-    pixel_cm2 = in_plane[0] * in_plane[1] / 100
+    pixel_mm = math.sqrt(spacing[0] * spacing[1])  # pixels are square up to the median's rounding
 
     def answer(hu: np.ndarray) -> tuple[np.ndarray | None, str]:
-        lungs = lungs_of_slice(hu, in_plane)
+        lungs = lungs_of_slice(hu, pixel_mm)
         if lungs is None:
             return None, "lungs not told apart"
-        if (lungs > 0).sum() * pixel_cm2 < min_lung_cm2:
+        if not {1, 2} <= set(np.unique(lungs)):
+            return None, "fewer than two lungs"
+        if (lungs > 0).sum() * pixel_mm**2 / 100 < min_lung_cm2:
             return None, f"less than {min_lung_cm2:g} cm2 of lung"
         return ids[lungs], ""
 
@@ -240,11 +242,7 @@ def annotate_by_person(
     while count <= len(candidates):
         hu = to_hu(images_of(candidates[:count])[:, 0].cpu().numpy(), window)
         shown = exported_images(folder)[:count]
-        same = [
-            np.abs(now - then.astype(float)).mean() <= SAME_IMAGE * (window[1] - window[0])
-            for now, then in zip(hu, shown, strict=False)
-        ]
-        if all(same):
+        if len(shown) and _same_images(hu[: len(shown)], shown, window):
             hu[: len(shown)] = shown  # the last bits differ between machines; the person saw these
         export_images(folder, hu, window=window, spacing=spacing, table=table)
         painted = read_masks(folder, table, next_command=next_command)
@@ -258,6 +256,14 @@ def annotate_by_person(
         f"{folder / 'rejected.txt'} rejects so many images that {wanted} cannot be reached within {len(candidates)}; "
         "train the GAN longer, or raise annotate.max_tries"
     )
+
+
+def _same_images(now: np.ndarray, then: np.ndarray, window: tuple[float, float]) -> bool:
+    """Whether `(N, H, W)` HU are second renderings of the same images."""
+    if now.shape != then.shape:
+        return False
+    off = np.abs(now.astype(float) - then).mean(axis=(1, 2))
+    return bool((off <= SAME_IMAGE * (window[1] - window[0])).all())
 
 
 def _collect(answers: Sequence[tuple[np.ndarray | None, str]], images: Tensor) -> Annotation:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from medseg_gan.systems.datasetgan.interpreter import LABELLERS, Interpreter, lo
 from medseg_gan.systems.datasetgan.sampling import Rendered
 from medseg_gan.training.labelled import LabelledSlices, TrainingSource
 from medseg_gan.training.pool import run_jobs
-from medseg_gan.training.segmenter import train_many
+from medseg_gan.training.segmenter import train_segmenter
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,16 @@ class ClassifierTraining:
     image_batch: int
     precision: str
 
+    @property
+    def depth(self) -> int:
+        """Length D of a feature vector."""
+        return sum(part.shape[1] for part in self.annotated.maps)
+
     def train(self, number: int) -> PixelClassifier:
         """Train one member; the number decides its initialisation and the order of its examples."""
         seed_step(self.seed, "classifier", number)
         chosen, maps = self.preset, self.annotated.maps
-        depth = sum(part.shape[1] for part in maps)
-        classifier = PixelClassifier(depth, chosen.hidden, self.num_classes, chosen.order, chosen.init)
+        classifier = PixelClassifier(self.depth, chosen.hidden, self.num_classes, chosen.order, chosen.init)
         classifier.to(self.labels.device)
         if self.loss == "pixels":
             fit_pixels(
@@ -147,7 +152,7 @@ def train_interpreter(
         image_batch: images a step, likewise.
         image_members: U-Nets on the augmented images alone.
         image_width: channels of their first level.
-        workers: members trained at a time, in processes of one thread each; each takes a copy of the features.
+        workers: members trained at a time, in processes of one thread and one copy of the features each; 1 on a GPU.
         precision: of `whole_image` and of the image networks.
 
     Raises:
@@ -172,29 +177,9 @@ def train_interpreter(
     )
     _check_same_training(folder, training)
     classifiers = [f"classifier-{k:02d}.pt" for k in range(members if labeller != "image" else 0)]
-    jobs = {
-        name: {"path": folder / name, "training": training, "number": number}
-        for number, name in enumerate(classifiers)
-        if not (folder / name).exists()
-    }
-    run_jobs(_train_classifier, jobs, workers, "train_interpreter: classifiers", total=len(classifiers))
     image_networks = [f"image-{k:02d}" for k in range(image_members if labeller != "features" else 0)]
-    source = TrainingSource(LabelledSlices(annotated.images.cpu(), labels.cpu()))
-    image_jobs = {
-        name: {
-            "folder": folder / name,
-            "network": {"name": "unet", "num_classes": num_classes, "width": image_width},
-            "sources": [source],
-            "seed": mix_seed(seed, "image network", number),
-            "steps": steps,
-            "batch_size": image_batch,
-            "checkpoints": 1,
-            "device": labels.device.type,
-            "precision": precision,
-        }
-        for number, name in enumerate(image_networks)
-    }
-    train_many(image_jobs, workers, "train_interpreter: image networks")
+    jobs = _image_jobs(folder, image_networks, training, image_width) | _classifier_jobs(folder, classifiers, training)
+    run_jobs(_train_member, jobs, workers, "train_interpreter", total=len(classifiers) + len(image_networks))
     write_json(
         folder / "interpreter.json",
         {
@@ -203,7 +188,7 @@ def train_interpreter(
             "labeller": labeller,
             "vote": vote,
             "num_classes": num_classes,
-            "depth": sum(part.shape[1] for part in annotated.maps),
+            "depth": training.depth,
             "hidden": list(training.preset.hidden),
             "order": training.preset.order,
             "loss": loss,
@@ -213,6 +198,44 @@ def train_interpreter(
         },
     )
     return load_interpreter(folder, str(labels.device))
+
+
+def _classifier_jobs(folder: Path, names: list[str], training: ClassifierTraining) -> dict[str, dict[str, Any]]:
+    """Classifiers of features that are not there yet."""
+    return {
+        name: {
+            "train": _train_classifier,
+            "settings": {"path": folder / name, "training": training, "number": number},
+        }
+        for number, name in enumerate(names)
+        if not (folder / name).exists()
+    }
+
+
+def _image_jobs(folder: Path, names: list[str], training: ClassifierTraining, width: int) -> dict[str, dict[str, Any]]:
+    """U-Nets on the same images, by the trainer of all segmenters, which itself keeps or resumes what is there."""
+    source = TrainingSource(LabelledSlices(training.annotated.images.cpu(), training.labels.cpu()))
+    return {
+        name: {
+            "train": train_segmenter,
+            "settings": {
+                "folder": folder / name,
+                "network": {"name": "unet", "num_classes": training.num_classes, "width": width},
+                "sources": [source],
+                "seed": mix_seed(training.seed, "image network", number),
+                "steps": training.steps,
+                "batch_size": training.image_batch,
+                "checkpoints": 1,
+                "device": training.labels.device.type,
+                "precision": training.precision,
+            },
+        }
+        for number, name in enumerate(names)
+    }
+
+
+def _train_member(train: Callable[..., Any], settings: dict[str, Any]) -> None:
+    train(**settings)
 
 
 def _train_classifier(path: Path, training: ClassifierTraining, number: int) -> None:

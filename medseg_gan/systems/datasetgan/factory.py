@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medseg_gan.atomic import atomic_path, read_json, write_array, write_json
 from medseg_gan.data.slices import SliceRecord, SliceStore, StoreWriter, to_hu
@@ -18,7 +18,7 @@ from medseg_gan.errors import MedsegError
 from medseg_gan.labels import LabelTable
 from medseg_gan.systems.datasetgan.features import FeatureExtractor
 from medseg_gan.systems.datasetgan.interpreter import Interpreter
-from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling
+from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling, weights_sha256
 from medseg_gan.systems.datasetgan.vote import keep_certain
 from stylegan2_ada_pytorch import Generator
 
@@ -106,7 +106,7 @@ def write_pairs(
     *,
     window: tuple[float, float],
     table: LabelTable,
-    spacing: Sequence[float],
+    spacing: tuple[float, float, float],
     drop_uncertain: float = 0.0,
     quirk: bool = False,
     on_done: Callable[[int], None] | None = None,
@@ -130,10 +130,12 @@ def write_pairs(
     Raises:
         MedsegError: the folder holds pairs of other settings, or the disk is full.
     """
+    members = [*factory.interpreter.classifiers, *factory.interpreter.image_networks]
     plan = {
         "version": 1,
         "sampling": asdict(factory.source.sampling),
         "weights_sha256": factory.source.weights_sha256,
+        "interpreter_sha256": weights_sha256(nn.ModuleList(members)),
         "first": indices.start,
         "generated": len(indices),
         "drop_uncertain": drop_uncertain,
@@ -141,7 +143,9 @@ def write_pairs(
     }
     path = folder / "sampling.json"
     if path.exists() and read_json(path) != plan:
-        raise MedsegError(f"{folder} holds pairs of another generator or other settings; use --rerun synthesize")
+        raise MedsegError(
+            f"{folder} holds pairs of another generator, interpreter or other settings; use --rerun synthesize"
+        )
     if (folder / "cases.json").exists():
         return SliceStore.open(folder)
     write_json(path, plan)
@@ -189,7 +193,7 @@ def _assemble(
     *,
     window: tuple[float, float],
     table: LabelTable,
-    spacing: Sequence[float],
+    spacing: tuple[float, float, float],
 ) -> None:
     """Join the shards' kept pairs into one store, holding one shard in memory at a time."""
     scores, uncertainty = [], []
@@ -209,12 +213,12 @@ def _assemble(
         write_array(folder / "indices.npy", indices.start + kept)
 
 
-def _record(index: int, spacing: Sequence[float]) -> SliceRecord:
+def _record(index: int, spacing: tuple[float, float, float]) -> SliceRecord:
     return SliceRecord(
         case=f"generated-{index:010d}",
         patient="generated",
         slice_index=0,
-        spacing=tuple(float(value) for value in spacing),
+        spacing=spacing,
         affine=None,
         pool="generated",
         labelled=True,

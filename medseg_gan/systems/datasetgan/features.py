@@ -157,7 +157,7 @@ def project_maps(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, re
         at_size = _add(at_size, projected)
     assert at_size is not None, "no maps"
     total = _add(total, _resize(at_size, resolution))
-    return total if bias is None else total + bias[:, None, None]
+    return total if bias is None else total.add_(bias[:, None, None])
 
 
 def gather_pixels(maps: Sequence[Tensor], pixels: Tensor, resolution: int) -> Tensor:
@@ -191,16 +191,16 @@ def _keep_raw_output(raw: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...]]
 
     def hook(layer: nn.Module, args: tuple[Any, ...]) -> None:
         assert isinstance(layer, SynthesisLayer)
-        x, w = args[:2]
+        x, scale, w = args[:3]
         up_filter = layer.resample_filter if layer.up == 2 else None
-        convolved, demodulation = modulated_conv2d(x, layer.weight, layer.affine(w), up_filter)
+        convolved, demodulation = modulated_conv2d(x, layer.weight, layer.affine(w), scale, up_filter)
         raw.append(scale_channels(convolved, demodulation))
 
     return hook
 
 
 def _gather(part: Tensor, n: Tensor, y: Tensor, x: Tensor, resolution: int) -> Tensor:
-    """`(P, C)` bilinear samples of one map, as `F.interpolate(align_corners=False)` has them."""
+    """`(P, C)` bilinear samples of one map, as `interpolate(align_corners=False)` has them."""
     size = part.shape[-1]
     rows = part.permute(0, 2, 3, 1).reshape(-1, part.shape[1])  # (N r r, C), a view in channels-last memory
     dtype = torch.promote_types(part.dtype, torch.float32)
@@ -226,4 +226,5 @@ def _resize(part: Tensor, resolution: int) -> Tensor:
 
 
 def _add(total: Tensor | None, term: Tensor) -> Tensor:
-    return term if total is None else total + term
+    """Sum in place: both are new results that no backward pass needs, and a copy would cost more than the sum."""
+    return term if total is None else total.add_(term)

@@ -7,6 +7,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from medseg_gan.recipe import Section, SystemRecipe
+from medseg_gan.stages import Stage
+
+DECIDING = ("synthetic", "hybrid", "real30", "real30_spread", "pseudo_label", "annotated_only")
+"""Rows that decide whether the factory earns its place; they are trained with several segmenter seeds."""
 
 Row = Literal["synthetic", "real", "hybrid", "real30", "real30_spread", "annotated_only", "pseudo_label"]
 SegmenterName = Literal["deeplabv3", "fcn", "unet"]
@@ -30,6 +34,7 @@ class Phantom(Section):
         12, description="patients who train the stand-in annotator and nothing else"
     )
     slices_per_patient: PositiveInt = Field(24, description="slices a patient, spread over the lungs")
+    annotator_slices: PositiveInt = Field(16, description="slices of each patient of the annotator's cohort")
     matrix: PositiveInt = Field(128, description="pixels a side of the written volumes")
 
 
@@ -69,6 +74,7 @@ class TrainGan(Section):
 
     total_kimg: PositiveFloat = Field(25_000.0, description="training length, thousands of real images")
     batch_size: PositiveInt = Field(16, description="images a step")
+    batch_gpu: PositiveInt | None = Field(None, description="images at a time, gradients add up; none: all at once")
     z_dim: PositiveInt = Field(512, description="size of the latent z")
     w_dim: PositiveInt = Field(512, description="size of the latent w")
     mapping_layers: PositiveInt = Field(2, description="layers of the mapping network")
@@ -88,7 +94,7 @@ class TrainGan(Section):
     ada: Literal["ada", "fixed", "off"] = Field(
         "ada", description="adaptive, constant or no discriminator augmentation"
     )
-    ada_pipe: Literal["b", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "medical"] = Field(
+    ada_pipe: Literal["blit", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "medical"] = Field(
         "medical", description="augmentations; `medical` has no mirror, no quarter turns and no negative"
     )
     ada_target: float = Field(0.6, gt=-1, lt=1, description="target of r_t, the mean sign of D on real images")
@@ -213,3 +219,47 @@ class DatasetGanRecipe(SystemRecipe):
     train_segmenters: TrainSegmenters = TrainSegmenters()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
+
+
+_STAGES = "medseg_gan.systems.datasetgan.stages"
+_COMPARISON = "medseg_gan.systems.datasetgan.comparison"
+
+STAGES = (
+    Stage("prepare", f"{_STAGES}:prepare", expected=lambda r: f"slices of {r.prepare.size} x {r.prepare.size} pixels"),
+    Stage(
+        "train_gan",
+        f"{_STAGES}:train_gan",
+        expected=lambda r: (
+            f"{r.train_gan.total_kimg:g} thousand images, "
+            f"{round(r.train_gan.total_kimg * 1000 / r.train_gan.batch_size)} steps of {r.train_gan.batch_size}"
+        ),
+    ),
+    Stage(
+        "annotate",
+        f"{_STAGES}:annotate",
+        expected=lambda r: f"{r.annotate.num_images} generated slices with masks, {r.annotate.held_out} held out",
+    ),
+    Stage(
+        "train_interpreter",
+        f"{_STAGES}:train_interpreter",
+        expected=lambda r: f"{r.train_interpreter.members} classifiers on {r.annotate.num_images} annotated slices",
+    ),
+    Stage(
+        "synthesize",
+        f"{_STAGES}:synthesize",
+        expected=lambda r: f"{r.synthesize.num_pairs} pairs to train on, {r.synthesize.num_test_g} for test-G",
+    ),
+    Stage("train_segmenters", f"{_COMPARISON}:train_segmenters", expected=lambda r: _trainings(r.train_segmenters)),
+    Stage(
+        "evaluate", f"{_COMPARISON}:evaluate", expected=lambda r: "test-R and test-G, floors, intervals over patients"
+    ),
+    Stage("report", "medseg_gan.systems.datasetgan.summary:report", folder="report", expected=lambda r: "one page"),
+)
+
+
+def _trainings(config: TrainSegmenters) -> str:
+    """Expected work of `train_segmenters`."""
+    count = len(config.networks) * sum(
+        config.deciding_seeds if row in DECIDING else config.other_seeds for row in config.rows
+    )
+    return f"{count} trainings of {config.segmenter.steps} steps on {len(config.rows)} training sets"

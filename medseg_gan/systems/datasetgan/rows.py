@@ -11,12 +11,10 @@ from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError
 from medseg_gan.seeding import numpy_rng
 
-DECIDING = ("synthetic", "hybrid", "real30", "pseudo_label", "annotated_only")
-"""Rows that decide whether the factory earns its place; they are trained with several segmenter seeds."""
-
 COMPARISONS = (
     ("hybrid", "synthetic"),
     ("hybrid", "real30"),
+    ("hybrid", "real30_spread"),
     ("hybrid", "pseudo_label"),
     ("hybrid", "annotated_only"),
     ("synthetic", "annotated_only"),

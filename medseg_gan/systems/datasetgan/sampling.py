@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medseg_gan.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.device import autocast
@@ -136,10 +136,10 @@ class ImageSource:
         return _concatenate(parts).take(order)
 
 
-def weights_sha256(G: Generator) -> str:
-    """Hash of a generator's parameters and buffers, names included."""
+def weights_sha256(network: nn.Module) -> str:
+    """Hash of a network's parameters and buffers, names included."""
     digest = hashlib.sha256()
-    for name, value in sorted(G.state_dict().items()):
+    for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

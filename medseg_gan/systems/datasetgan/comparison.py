@@ -1,0 +1,254 @@
+"""Stages `train_segmenters` and `evaluate`: segmenters on every training set, scored on test-R and test-G."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medseg_gan.atomic import read_json, write_array, write_json
+from medseg_gan.data.slices import SliceStore, write_store
+from medseg_gan.evaluation.floors import floors
+from medseg_gan.evaluation.protocol import Row, Run, evenly_per_patient, scores_document
+from medseg_gan.evaluation.segmentation import confusion, evaluate_segmenter
+from medseg_gan.networks.segmenters import build_segmenter, predict_labels
+from medseg_gan.seeding import mix_seed, seed_step
+from medseg_gan.stages import Inputs
+from medseg_gan.systems.datasetgan.recipe import DECIDING, Evaluate, Prepare, TrainSegmenters
+from medseg_gan.systems.datasetgan.rows import (
+    COMPARISONS,
+    Cost,
+    Draw,
+    TrainingSet,
+    draw_real_slices,
+    title,
+    training_set,
+)
+from medseg_gan.systems.datasetgan.segmenter_jobs import network_arguments, process_count, training_job
+from medseg_gan.training.labelled import StoredSlices, TrainingSource
+from medseg_gan.training.log import progress
+from medseg_gan.training.segmenter import checkpoint_predictions, load_segmenter, train_many
+
+
+def train_segmenters(config: TrainSegmenters, folder: Path, inputs: Inputs) -> None:
+    """Train every row with every network; the pseudo-label row comes after the segmenters that label for it."""
+    store = SliceStore.open(inputs.folders["prepare"])
+    stores = {
+        "real": inputs.folders["prepare"],
+        "synthetic": inputs.folders["synthesize"] / "train",
+        "annotated": inputs.folders["annotate"] / "annotated",
+    }
+    sets = training_sets(config, store, inputs)
+    draws = {seed: draw for seed, draw in enumerate(_draws(config, store, inputs))}
+    for name in config.networks:
+        first = [item for item in sets if item.row != "pseudo_label"]
+        second = [item for item in sets if item.row == "pseudo_label"]
+        _train(config, folder, name, first, draws, stores, inputs, store)
+        for item in second:
+            pseudo = folder / name / f"pseudo-{item.seed}"
+            _pseudo_label(pseudo, folder / name / f"real30-{item.seed}", store, inputs)
+        for item in second:
+            own = {**stores, "pseudo": folder / name / f"pseudo-{item.seed}"}
+            _train(config, folder, name, [item], draws, own, inputs, store)
+    write_json(folder / "rows.json", [_row_entry(item) for item in sets])
+
+
+def training_sets(config: TrainSegmenters, store: SliceStore, inputs: Inputs) -> list[TrainingSet]:
+    """Every row with every segmenter seed it is trained with, in the recipe's order."""
+    synthetic = SliceStore.open(inputs.folders["synthesize"] / "train").indices()
+    annotated = SliceStore.open(inputs.folders["annotate"] / "annotated").indices()
+    annotator = read_json(inputs.folders["annotate"] / "annotator.json")
+    stand_in = Cost(stand_in_slices=annotator["real_slices"], stand_in_patients=annotator["real_patients"])
+    draws = _draws(config, store, inputs)
+    return [
+        training_set(row, seed, draws[seed], store, synthetic=synthetic, annotated=annotated, stand_in=stand_in)
+        for row in config.rows
+        for seed in range(seeds_of(row, config))
+    ]
+
+
+def seeds_of(row: str, config: TrainSegmenters) -> int:
+    """Number of segmenter seeds of a row."""
+    return config.deciding_seeds if row in DECIDING else config.other_seeds
+
+
+def _draws(config: TrainSegmenters, store: SliceStore, inputs: Inputs) -> list[Draw]:
+    return [
+        draw_real_slices(
+            store,
+            seed=inputs.seed,
+            draw=seed,
+            num_real=config.num_real,
+            few_patients=config.few_patients,
+            few_slices=config.few_slices,
+            val_slices=config.val_slices,
+        )
+        for seed in range(max(config.deciding_seeds, config.other_seeds))
+    ]
+
+
+def _train(
+    config: TrainSegmenters,
+    folder: Path,
+    name: str,
+    sets: Sequence[TrainingSet],
+    draws: Mapping[int, Draw],
+    stores: Mapping[str, Path],
+    inputs: Inputs,
+    store: SliceStore,
+) -> None:
+    jobs = {
+        f"{name} {item.row} {item.seed}": training_job(
+            config.segmenter,
+            folder / name / f"{item.row}-{item.seed}",
+            [
+                TrainingSource(StoredSlices(stores[where], indices), share, balanced=where in ("real", "pseudo"))
+                for where, indices, share in item.parts
+            ],
+            num_classes=store.table.num_classes,
+            seed=mix_seed(inputs.seed, "segmenter", item.seed),
+            inputs=inputs,
+            val=StoredSlices(stores["real"], draws[item.seed].validation),
+            checkpoints=config.checkpoints,
+            name=name,
+        )
+        for item in sets
+    }
+    train_many(jobs, process_count(config.workers, inputs.device), f"train_segmenters: {name}")
+
+
+def _pseudo_label(folder: Path, teacher: Path, store: SliceStore, inputs: Inputs) -> None:
+    """Label the GAN's real slices with a segmenter trained on few real ones (Lee, 2013)."""
+    if (folder / "cases.json").is_file():
+        return
+    unlabelled = store.indices("gan")
+    network = load_segmenter(teacher, inputs.device)
+    labels = np.concatenate(
+        [
+            predict_labels(network, store.image_tensor(part), device=inputs.device, precision=inputs.precision).numpy()
+            for part in np.array_split(unlabelled, max(1, len(unlabelled) // 256))
+        ]
+    )
+    records = [store.records[k] for k in unlabelled]
+    write_store(folder, store.images[unlabelled], labels, records, store.window, store.table)
+
+
+def _row_entry(item: TrainingSet) -> dict[str, Any]:
+    return {"row": item.row, "seed": item.seed, "cost": asdict(item.cost), "title": title(item.row, item.cost)}
+
+
+def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
+    """Score every segmenter on every test set, beside the floors, and leave `scores.json`."""
+    store = SliceStore.open(inputs.folders["prepare"])
+    training: TrainSegmenters = inputs.sections["train_segmenters"]  # type: ignore[assignment]
+    preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
+    annotator = read_json(inputs.folders["annotate"] / "annotator.json")
+    tests = test_sets(store, preparation, inputs)
+    table = store.table
+    for name, (_, labels, _) in tests.items():
+        write_array(folder / f"labels-{name.replace('[', '-').replace(']', '')}.npy", labels.astype(np.uint8))
+
+    rows, trained = [], read_json(inputs.folders["train_segmenters"] / "rows.json")
+    for network in training.networks:
+        for row in training.rows:
+            entries = [entry for entry in trained if entry["row"] == row]
+            runs: dict[str, list[Run]] = {name: [] for name in tests}
+            for entry in progress(entries, f"evaluate: {network} {row}", "segmenter"):
+                where = inputs.folders["train_segmenters"] / network / f"{row}-{entry['seed']}"
+                for name, run in _score(where, entry["seed"], tests, table.num_classes, inputs).items():
+                    runs[name].append(run)
+            cost, text = entries[0]["cost"], entries[0]["title"]
+            rows.append(Row(row, text, network, training.segmenter.steps, row in DECIDING, cost, runs))
+
+    units = {name: list(patients) for name, (_, _, patients) in tests.items()}
+    document = scores_document(
+        rows,
+        units,
+        annotator=annotator,
+        classes=table.classes,
+        orderings=[pair for pair in COMPARISONS if set(pair) <= set(training.rows)],
+        floors=_floors(store, training, tests, inputs),
+        interpreter=read_json(inputs.folders["train_interpreter"] / "agreement.json"),
+        score_name="agreement with the HU rule" if preparation.labels == "lungs" else "mIoU",
+        resamples=config.bootstrap,
+        folds=config.folds,
+        seed=inputs.seed,
+    )
+    _leave_ignite_reports(folder, training, tests["test_r"], store, inputs)
+    write_json(folder / "scores.json", document)
+
+
+TestSet = tuple[Tensor, np.ndarray, list[str]]
+"""`(N, 1, H, W)` images in [-1, 1], `(N, H, W)` labels, and what each slice is drawn with in a bootstrap."""
+
+
+def test_sets(store: SliceStore, preparation: Prepare, inputs: Inputs) -> dict[str, TestSet]:
+    """test-R, and test-G with the labels of the factory and of the annotator where it could be asked."""
+    test = store.indices("test", labelled=True)
+    test = test[evenly_per_patient([store.records[k].patient for k in test], preparation.max_test_slices)]
+    tests: dict[str, TestSet] = {
+        "test_r": (store.image_tensor(test), store.labels[test], [store.records[k].patient for k in test])
+    }
+    generated = SliceStore.open(inputs.folders["synthesize"] / "test_g")
+    names = [record.case for record in generated.records]
+    images = generated.image_tensor(generated.indices())
+    tests["test_g[factory]"] = (images, np.asarray(generated.labels), names)
+    painted = inputs.folders["synthesize"] / "test_g" / "annotator_labels.npy"
+    if painted.is_file():
+        labels, accepted = np.load(painted), np.load(painted.with_name("annotator_accepted.npy"))
+        chosen = np.flatnonzero(accepted)
+        tests["test_g[annotator]"] = (images[torch.from_numpy(chosen)], labels[chosen], [names[k] for k in chosen])
+    return tests
+
+
+def _score(where: Path, seed: int, tests: Mapping[str, TestSet], num_classes: int, inputs: Inputs) -> dict[str, Run]:
+    runs = {}
+    for name, (images, labels, _) in tests.items():
+        predictions, picked = checkpoint_predictions(where, images, device=inputs.device, precision=inputs.precision)
+        matrices = np.stack([confusion(pred, labels, num_classes) for pred in predictions])
+        runs[name] = Run(seed=seed, matrices=matrices, picked=picked)
+    return runs
+
+
+def _floors(
+    store: SliceStore, training: TrainSegmenters, tests: Mapping[str, TestSet], inputs: Inputs
+) -> dict[str, Any]:
+    """Floors learn from the labelled pool's slices, on test-R and test-G alike."""
+    real = store.indices("labelled", labelled=True)
+    images, labels = store.image_tensor(real)[:, 0].numpy(), store.labels[real]
+    seed_step(inputs.seed, "untrained")
+    untrained = build_segmenter(
+        **network_arguments(training.segmenter, store.table.num_classes, training.networks[0])
+    ).eval()
+    return {
+        name: floors(images, labels, test_images[:, 0].numpy(), test_labels, store.table.num_classes, untrained)
+        for name, (test_images, test_labels, _) in tests.items()
+        if name != "test_g[factory]"
+    }
+
+
+def _leave_ignite_reports(
+    folder: Path, training: TrainSegmenters, test: TestSet, store: SliceStore, inputs: Inputs
+) -> None:
+    """MONAI's evaluator over test-R for the first seed of every row: `ignite_report.json` and CSV files."""
+    images, labels, patients = test
+    names = [f"{patient}-{number:03d}" for number, patient in enumerate(patients)]
+    for network in training.networks:
+        for row in training.rows:
+            where = inputs.folders["train_segmenters"] / network / f"{row}-0"
+            evaluate_segmenter(
+                load_segmenter(where, inputs.device),
+                images,
+                torch.from_numpy(labels.astype(np.int64)),
+                names,
+                store.table.classes,
+                folder / network / row,
+                settings={"row": row, "network": network, "segmenter_seed": 0, "steps": training.segmenter.steps},
+                device=inputs.device,
+                precision=inputs.precision,
+            )

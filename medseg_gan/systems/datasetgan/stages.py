@@ -1,0 +1,321 @@
+"""Stages of DatasetGAN up to the generated pairs: slices, GAN, annotation, interpreter, synthesis."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medseg_gan.atomic import read_json, write_array, write_json, write_text
+from medseg_gan.checkpoint import load_checkpoint
+from medseg_gan.data.phantom.patient import EDITION
+from medseg_gan.data.phantom.thorax import write_thorax_phantom
+from medseg_gan.data.preparation import Preprocessing, describe, prepare_store
+from medseg_gan.data.records import Case, find_cases
+from medseg_gan.data.slices import SliceRecord, SliceStore, to_hu, write_store
+from medseg_gan.errors import MedsegError
+from medseg_gan.labels import lookup_table
+from medseg_gan.networks.segmenters import predict_labels
+from medseg_gan.seeding import mix_seed
+from medseg_gan.stages import Inputs
+from medseg_gan.systems.datasetgan.agreement import agreement
+from medseg_gan.systems.datasetgan.annotators import (
+    Annotator,
+    Collected,
+    Plausible,
+    annotate_by_person,
+    collect_accepted,
+    lungs_annotator,
+    segmenter_annotator,
+)
+from medseg_gan.systems.datasetgan.ensemble import train_interpreter as train_ensemble
+from medseg_gan.systems.datasetgan.factory import LabelFactory, num_generated, write_pairs
+from medseg_gan.systems.datasetgan.features import FeatureExtractor
+from medseg_gan.systems.datasetgan.interpreter import load_interpreter
+from medseg_gan.systems.datasetgan.recipe import (
+    Annotate,
+    Prepare,
+    Synthesize,
+    TrainGan,
+    TrainInterpreter,
+)
+from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling, render_again, reserved, save_latents
+from medseg_gan.systems.datasetgan.segmenter_jobs import process_count, training_job
+from medseg_gan.training.labelled import StoredSlices, TrainingSource
+from medseg_gan.training.log import Progress, progress, say
+from medseg_gan.training.segmenter import load_segmenter, train_segmenter
+from medseg_gan.training.stylegan2 import load_generator, train_stylegan2
+
+
+def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
+    """Turn volumes into slices and cut their patients into pools; without data, draw the phantom first."""
+    workers = config.workers or os.cpu_count() or 1
+    cohort: list[Case] = []
+    if inputs.data is None:
+        phantom = folder / "phantom"
+        size = config.phantom
+        with Progress(None, "prepare: phantom", "patient") as bar:
+
+            def drawn(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.done)
+
+            write_thorax_phantom(
+                phantom,
+                seed=inputs.seed,
+                gan_patients=size.gan_patients,
+                labelled_patients=size.labelled_patients,
+                annotator_patients=size.annotator_patients,
+                slices_per_patient=size.slices_per_patient,
+                annotator_slices=size.annotator_slices,
+                matrix=size.matrix,
+                workers=workers,
+                progress=drawn,
+            )
+        cases = find_cases(phantom, "segthor")
+        cohort = find_cases(phantom / "annotator", "segthor")
+    else:
+        cases = find_cases(inputs.data, config.layout, config.patient_pattern)
+    how = Preprocessing(lookup_table(config.labels), config.size, config.crop, config.spacing, config.min_lung_cm2)
+    with Progress(len(cases) + len(cohort), "prepare: slices", "volume") as bar:
+        counts = prepare_store(
+            folder,
+            cases,
+            how,
+            seed=inputs.seed,
+            window=config.window,
+            cohort=cohort,
+            test_share=config.test_share,
+            min_test=config.min_test_patients,
+            gan_share=config.gan_share,
+            workers=workers,
+            on_done=bar.update,
+        )
+    counts["phantom"] = f"thorax phantom, edition {EDITION}" if inputs.data is None else ""
+    write_json(folder / "counts.json", counts)
+    write_text(folder / "preprocessing.txt", describe(how))
+    for reason, count in counts["left_out"].items():
+        if count:
+            say(f"prepare: {count} slices left out, {reason}")
+
+
+def train_gan(config: TrainGan, folder: Path, inputs: Inputs) -> None:
+    """Train StyleGAN2-ADA on the `gan` pool; labels are not looked at."""
+    store = SliceStore.open(inputs.folders["prepare"])
+    pool = store.indices("gan")
+    settings = config.model_dump()
+    train_stylegan2(
+        store.image_tensor(pool),
+        [store.records[k].patient for k in pool],
+        folder,
+        seed=mix_seed(inputs.seed, "train_gan"),
+        device=inputs.device,
+        precision=inputs.precision,
+        snapshot_kimg=settings.pop("checkpoint_kimg"),
+        sample_kimg=settings.pop("sample_kimg"),
+        **settings,
+    )
+
+
+def annotate(config: Annotate, folder: Path, inputs: Inputs) -> None:
+    """Collect generated slices with an annotator's masks, and held-out ones that judge the interpreter."""
+    store = SliceStore.open(inputs.folders["prepare"])
+    spacing = typical_spacing(store)
+    kind = annotator_kind(config, inputs)
+    source = image_source(inputs, "editgan", config)
+
+    def images_of(indices: range) -> Tensor:
+        return source.render(indices).images.cpu()
+
+    candidates = reserved("annotate", config.num_images * config.max_tries)
+    if kind == "person":
+        found = annotate_by_person(
+            folder / "person",
+            images_of,
+            candidates,
+            config.num_images,
+            window=store.window,
+            spacing=spacing,
+            table=store.table,
+            next_command=f"medseg-gan recipe {inputs.recipe} --out {inputs.run} with the options of before",
+        )
+        held_out = None
+        who = {"kind": kind, "who": "a person", "real_slices": 0, "real_patients": 0}
+    else:
+        annotator, who = build_annotator(kind, config, folder, store, spacing, inputs)
+        found = collect_accepted(images_of, annotator, candidates, config.num_images)
+        further = reserved("held_out", config.held_out * config.max_tries)
+        held_out = collect_accepted(images_of, annotator, further, config.held_out)
+    _keep(folder / "annotated", found, source, store, spacing)
+    if held_out is not None:
+        _keep(folder / "held_out", held_out, source, store, spacing)
+    write_json(folder / "annotator.json", {**who, "sampled": found.sampled, "rejected": dict(found.rejected)})
+
+
+def annotator_kind(config: Annotate, inputs: Inputs) -> str:
+    """Who paints: what was asked for, or by default the HU rule, the stand-in, or a person.
+
+    Raises:
+        MedsegError: the stand-in was asked for and there is no cohort to train it.
+    """
+    preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
+    if config.annotator == "auto":
+        return "lungs" if preparation.labels == "lungs" else "segmenter" if inputs.data is None else "person"
+    if config.annotator == "segmenter" and inputs.data is not None:
+        raise MedsegError(
+            "annotate.annotator=segmenter needs a cohort of its own, which only the phantom has; use person or lungs"
+        )
+    return config.annotator
+
+
+def build_annotator(
+    kind: str,
+    config: Annotate,
+    folder: Path,
+    store: SliceStore,
+    spacing: tuple[float, float, float],
+    inputs: Inputs,
+) -> tuple[Annotator, dict[str, Any]]:
+    """An automatic annotator and what is said of it: who it is and the real labelled slices it cost."""
+    preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
+    if kind == "lungs":
+        rule = lungs_annotator(
+            window=store.window, spacing=spacing, table=store.table, min_lung_cm2=preparation.min_lung_cm2
+        )
+        return rule, {"kind": kind, "who": "the HU rule for lungs", "real_slices": 0, "real_patients": 0}
+    cohort = store.indices("annotator", labelled=True)
+    job = training_job(
+        config.stand_in,
+        folder / "stand_in",
+        [TrainingSource(StoredSlices(inputs.folders["prepare"], cohort), balanced=True)],
+        num_classes=store.table.num_classes,
+        seed=mix_seed(inputs.seed, "stand_in"),
+        inputs=inputs,
+    )
+    train_segmenter(**job, description="annotate: stand-in")
+    network = load_segmenter(folder / "stand_in", inputs.device)
+
+    def label_of(images: Tensor) -> np.ndarray:
+        return predict_labels(network, images, device=inputs.device, precision=inputs.precision).numpy()
+
+    patients = len(store.patients("annotator"))
+    who = f"a stand-in, a segmenter trained on {len(cohort)} real labelled slices of {patients} patients of its own"
+    plausible = Plausible.from_labels(store.labels[cohort], store.table)
+    return segmenter_annotator(label_of, plausible), {
+        "kind": kind,
+        "who": who,
+        "real_slices": len(cohort),
+        "real_patients": patients,
+    }
+
+
+def stored_annotator(inputs: Inputs, store: SliceStore) -> Annotator | None:
+    """The automatic annotator of the finished stage `annotate`; None where a person painted."""
+    config: Annotate = inputs.sections["annotate"]  # type: ignore[assignment]
+    kind = read_json(inputs.folders["annotate"] / "annotator.json")["kind"]
+    if kind == "person":
+        return None
+    return build_annotator(kind, config, inputs.folders["annotate"], store, typical_spacing(store), inputs)[0]
+
+
+def image_source(inputs: Inputs, variant: str, config: Annotate, block: int = 8) -> ImageSource:
+    """The trained generator as a source of images by index."""
+    G = load_generator(inputs.folders["train_gan"] / "G_ema.pt", inputs.device)
+    sampling = Sampling(
+        seed=mix_seed(inputs.seed, "latents"), psi=config.truncation_psi, block=block, precision=inputs.precision
+    )
+    return ImageSource(FeatureExtractor(G, variant), sampling, inputs.device)
+
+
+def typical_spacing(store: SliceStore) -> tuple[float, float, float]:
+    """Median spacing of the GAN's slices, mm: generated slices have none of their own."""
+    spacings = np.array([store.records[k].spacing for k in store.indices("gan")])
+    row, column, thickness = np.median(spacings, axis=0).tolist()
+    return row, column, thickness
+
+
+def _keep(
+    folder: Path, found: Collected, source: ImageSource, store: SliceStore, spacing: tuple[float, float, float]
+) -> None:
+    """Images and masks as a slice store, with the latents that render them again."""
+    rendered = source.render(found.indices)
+    save_latents(folder / "latents.pt", source, rendered)
+    records = [
+        SliceRecord(f"generated-{index:010d}", "generated", 0, spacing, None, "generated", True)
+        for index in found.indices
+    ]
+    hu = to_hu(rendered.images[:, 0].cpu().numpy(), store.window)
+    write_store(folder, hu, found.labels, records, store.window, store.table)
+
+
+def train_interpreter(config: TrainInterpreter, folder: Path, inputs: Inputs) -> None:
+    """Train the style interpreter on the annotated slices' features, and compare it with the annotator."""
+    annotation: Annotate = inputs.sections["annotate"]  # type: ignore[assignment]
+    source = image_source(inputs, config.features, annotation)
+    where = inputs.folders["annotate"]
+    annotated = SliceStore.open(where / "annotated")
+    interpreter = train_ensemble(
+        folder,
+        render_again(where / "annotated" / "latents.pt", source),
+        torch.from_numpy(np.asarray(annotated.labels)).to(inputs.device),
+        num_classes=annotated.table.num_classes,
+        seed=mix_seed(inputs.seed, "interpreter"),
+        variant=config.features,
+        labeller=config.labeller,
+        loss=config.loss,
+        preset=config.preset,
+        members=config.members,
+        max_epochs=config.max_epochs,
+        pixel_batch=config.pixel_batch,
+        steps=config.steps,
+        image_members=config.image_members,
+        image_width=config.image_width,
+        workers=process_count(0, inputs.device),
+        precision=inputs.precision,
+    )
+    who = read_json(where / "annotator.json")
+    counts = {"sampled": who["sampled"], "rejected": sum(who["rejected"].values()), "reasons": who["rejected"]}
+    result: dict[str, Any] = {}
+    if (where / "held_out" / "cases.json").is_file():
+        held_out = SliceStore.open(where / "held_out")
+        indices = load_checkpoint(where / "held_out" / "latents.pt")["indices"].numpy()
+        result = agreement(interpreter, source, indices, np.asarray(held_out.labels), held_out.table.num_classes)
+    write_json(folder / "agreement.json", {**result, **counts})
+
+
+def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
+    """Let the factory make the training pairs and test-G, and the annotator label test-G once more."""
+    annotation: Annotate = inputs.sections["annotate"]  # type: ignore[assignment]
+    store = SliceStore.open(inputs.folders["prepare"])
+    interpreter = load_interpreter(inputs.folders["train_interpreter"], inputs.device)
+    source = image_source(inputs, interpreter.variant, annotation)
+    sampling = replace(source.sampling, block=config.block_size)
+    factory = LabelFactory(source.G, interpreter, sampling, inputs.device)
+    generated = num_generated(config.num_pairs, config.filter_portion)
+    for name, indices, dropped in (
+        ("test_g", reserved("test_g", config.num_test_g), 0.0),  # unfiltered
+        ("train", reserved("train", generated), config.filter_portion),
+    ):
+        with Progress(len(indices), f"synthesize: {name}", "image") as bar:
+            write_pairs(
+                folder / name,
+                factory,
+                indices,
+                window=store.window,
+                table=store.table,
+                spacing=typical_spacing(store),
+                drop_uncertain=dropped,
+                on_done=lambda done, bar=bar: bar.update(done - bar.done),  # type: ignore[misc]
+            )
+    annotator = stored_annotator(inputs, store)
+    if annotator is not None:
+        test = SliceStore.open(folder / "test_g")
+        parts = np.array_split(test.indices(), max(1, len(test) // 16))
+        answers = [annotator(test.image_tensor(part)) for part in progress(parts, "synthesize: test_g labels", "block")]
+        write_array(folder / "test_g" / "annotator_accepted.npy", np.concatenate([one.accepted for one in answers]))
+        write_array(folder / "test_g" / "annotator_labels.npy", np.concatenate([one.labels for one in answers]))

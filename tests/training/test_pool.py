@@ -1,0 +1,46 @@
+"""Jobs in processes: results by name, errors in one line."""
+
+import math
+import os
+import time
+
+import pytest
+
+from medseg_gan.errors import MedsegError
+from medseg_gan.training.pool import run_jobs
+
+
+def test_processes_give_what_calls_give():
+    jobs = {name: {"a": value} for name, value in (("one", 1), ("two", 2), ("three", 3))}
+    here = run_jobs(_pid_and_square, jobs, 1, "here")
+    there = run_jobs(_pid_and_square, jobs, 2, "there")
+    assert [here[name][1] for name in jobs] == [there[name][1] for name in jobs] == [1, 4, 9]
+    assert {pid for pid, _ in here.values()} == {os.getpid()}
+    assert os.getpid() not in {pid for pid, _ in there.values()}
+
+
+def test_a_failing_job_is_named_and_ends_the_others():
+    start = time.monotonic()
+    with pytest.raises(MedsegError, match=r"^short: the disk is full"):
+        run_jobs(_fail_or_sleep, {"short": {"seconds": 0}, "long": {"seconds": 300}}, 2, "there")
+    assert time.monotonic() - start < 120
+
+
+def test_a_killed_process_is_reported():
+    with pytest.raises(MedsegError, match="want of memory; use fewer workers"):
+        run_jobs(os._exit, {"a": {"status": 9}, "b": {"status": 9}}, 2, "there")
+
+
+def test_one_job_runs_here():
+    assert run_jobs(math.comb, {}, 2, "none") == {}
+    assert run_jobs(_pid_and_square, {"only": {"a": 2}}, 4, "one")["only"] == (os.getpid(), 4)
+
+
+def _pid_and_square(a):
+    return os.getpid(), a * a
+
+
+def _fail_or_sleep(seconds):
+    if not seconds:
+        raise MedsegError("the disk is full")
+    time.sleep(seconds)
