@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--channel-max", type=int, default=64)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=6, help="measurements of each part")
+    parser.add_argument("--rounds", type=int, default=4, help="measurements of each part")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the fast side")
     parser.add_argument("--p", type=float, default=0.0, help="strength of the medical augmentation, on both sides")
     options = parser.parse_args()
@@ -124,17 +124,17 @@ def main() -> None:
     print(
         f"{options.resolution}², batch {options.batch}, channel base {options.channel_base}; fast side in {precision}"
     )
-    fast, slow = Side(options, True, precision), Side(options, False, precision)
+    sides = Side(options, True, precision), Side(options, False, precision)
     parts: dict[str, Callable[[Side], Callable[[], object]]] = {
         "generator forward": lambda side: without_gradient(side.generate),
         "discriminator forward": lambda side: without_gradient(lambda: side.judge(side.real)),
         "training iteration": lambda side: lambda: side.iteration(with_r1=False),
         "with R1": lambda side: lambda: side.iteration(with_r1=True),
     }
-    times: dict[tuple[str, bool], list[float]] = {(name, side.fast): [] for name in parts for side in (fast, slow)}
+    times: dict[tuple[str, bool], list[float]] = {(name, side.fast): [] for name in parts for side in sides}
     for round_ in range(options.rounds + 1):  # the first warms up
         for name, part in parts.items():
-            for side in (fast, slow):
+            for side in sides:
                 duration = seconds(part(side))
                 if round_:
                     times[name, side.fast].append(duration)

@@ -131,7 +131,7 @@ def told_apart(scan: Scan, sides: np.ndarray) -> np.ndarray:
     Returns:
         `(Z,)` bool; True where there is no lung.
     """
-    return np.array([_slice_told_apart(scan, z) and _sides_plausible(scan, sides, z) for z in range(len(sides))], bool)
+    return np.array([_sides_plausible(scan, sides, z) and _front_is_front(scan, z) for z in range(len(sides))], bool)
 
 
 def _sides_plausible(scan: Scan, sides: np.ndarray, z: int) -> bool:
@@ -143,18 +143,18 @@ def _sides_plausible(scan: Scan, sides: np.ndarray, z: int) -> bool:
             centroids[side] = y.mean() * mm_y, (x.mean() - scan.centre[z]) * mm_x * (1 if side == LEFT else -1)
     if len(centroids) == 1:
         ((_, offset),) = centroids.values()
-        return offset > 40
+        return bool(offset > 40)
     if not centroids:
         return True
     (left_y, left_x), (right_y, right_x) = centroids[LEFT], centroids[RIGHT]
     seam_y = np.count_nonzero(plane[:, 1:] * plane[:, :-1] == LEFT * RIGHT) * mm_y
     seam_x = np.count_nonzero(plane[1:] * plane[:-1] == LEFT * RIGHT) * mm_x
     side_by_side = left_x + right_x > 2.5 * abs(left_y - right_y)
-    return max(seam_x, seam_y) < 60 and side_by_side and min(left_x, right_x) > 15
+    return bool(max(seam_x, seam_y) < 60 and side_by_side and min(left_x, right_x) > 15)
 
 
-def _slice_told_apart(scan: Scan, z: int) -> bool:
-    """False where the front third of the midline holds dense bone and the back third none: front and back are exchanged."""
+def _front_is_front(scan: Scan, z: int) -> bool:
+    """False where along the midline the front third holds dense bone and the back third, where the spine is, none."""
     half = max(1, round(30 / scan.mm[2]))
     columns = slice(max(0, round(scan.centre[z]) - half), round(scan.centre[z]) + half + 1)
     body = scan.body[z, :, columns]

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
+import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK
 import torch
+from monai.transforms import Compose
 
 from medseg_gan.data.records import Case, PatientSlices, cut_pools, disguise
 from medseg_gan.data.slices import SliceRecord, StoreWriter
-from medseg_gan.data.transforms import build_preprocessing
+from medseg_gan.data.transforms import as_slices, build_preprocessing, spacing_of
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, LabelTable
+
+POOL_SECONDS = 20.0  # expected work from which processes pay, each of which first imports for several seconds
 
 
 @dataclass(frozen=True)
@@ -30,53 +39,79 @@ class Preprocessing:
     spacing: float | None = None
     min_lung_cm2: float = 20.0
 
+    def compose(self) -> Compose:
+        """The transforms."""
+        return build_preprocessing(
+            self.table, size=self.size, crop=self.crop, spacing=self.spacing, min_lung_cm2=self.min_lung_cm2
+        )
+
 
 @dataclass(frozen=True)
 class CaseSlices:
-    """The slices of one case.
+    """What became of one case; the slices themselves wait in `part`.
 
     Attributes:
-        images: `(N, H, W)` int16 HU, anterior up, patient-left at the right.
-        labels: `(N, H, W)` uint8.
-        slices: `(N,)` positions along z.
+        part: `.npz` with `images` `(N, H, W)` int16 HU and `labels` `(N, H, W)` uint8.
+        digest: of the images.
+        slices: positions along z.
+        labelled: whether each slice has labels.
         spacing: mm of a row step, a column step, and along z.
-        affine: of the volume turned to LPS.
+        affine: 4 x 4 of the whole volume turned to LPS.
         left_out: reason to number of slices.
+        outside: pixels below and above the window.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    slices: np.ndarray
+    part: Path
+    digest: str
+    slices: list[int]
+    labelled: list[bool]
     spacing: tuple[float, float, float]
     affine: list[list[float]]
     left_out: dict[str, int]
+    outside: tuple[int, int]
 
 
-def prepare_case(case: Case, how: Preprocessing) -> CaseSlices:
-    """Read one case and cut it into slices."""
-    compose = build_preprocessing(
-        how.table, size=how.size, crop=how.crop, spacing=how.spacing, min_lung_cm2=how.min_lung_cm2
-    )
-    given = {key: value for key, value in case.items() if key != "label" or value is not None}
-    done: dict[str, Any] = compose(given)
-    z_step = float(np.linalg.norm(np.asarray(done["volume_affine"])[:3, 2]))
-    pixel = [float(step) * done["side"] / how.size for step in done["pixel_mm"]]
+def prepare_case(case: Case, part: Path, how: Preprocessing, window: tuple[float, float]) -> CaseSlices:
+    """Read one case and cut it into slices, which are written to `part`.
+
+    Raises:
+        MedsegError: the case's files cannot be used.
+    """
+    try:
+        done: dict[str, Any] = how.compose()(dict(case))
+    except RuntimeError as error:  # MONAI wraps what a transform raises
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, MedsegError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
+    wanted = done["slices"]
+    images = as_slices(done["image"])[wanted].round().astype(np.int16)
+    labels = np.full(images.shape, UNLABELLED, np.uint8)
+    if "label" in done:
+        labels = as_slices(done["label"])[wanted].astype(np.uint8)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(part, images=images, labels=labels)
+    column_mm, row_mm, thickness = spacing_of(done["image"])
     return CaseSlices(
-        images=_upright(done["image"]).round().clip(-32768, 32767).astype(np.int16),
-        labels=_upright(done["label"]).astype(np.uint8),
-        slices=np.asarray(done["slices"]),
-        spacing=(pixel[1], pixel[0], z_step),
-        affine=np.asarray(done["volume_affine"], float).tolist(),
+        part=part,
+        digest=hashlib.sha256(images.tobytes()).hexdigest(),
+        slices=wanted.tolist(),
+        labelled=[bool((label != UNLABELLED).any()) for label in labels],
+        spacing=(row_mm, column_mm, thickness),
+        affine=done["volume_affine"].tolist(),
         left_out=done["left_out"],
+        outside=(int((images < window[0]).sum()), int((images > window[1]).sum())),
     )
 
 
 def describe(how: Preprocessing) -> str:
-    """The transforms of every case, one a line."""
-    compose = build_preprocessing(
-        how.table, size=how.size, crop=how.crop, spacing=how.spacing, min_lung_cm2=how.min_lung_cm2
-    )
-    return "".join(f"{type(step).__name__}\n" for step in compose.transforms)
+    """The transforms of every case, one a line with what it does."""
+    lines = [
+        f"{type(step).__name__}: {(step.__doc__ or '').strip().splitlines()[0]}" for step in how.compose().transforms
+    ]
+    return "\n".join([*lines, f"size {how.size}, crop {how.crop:g}, spacing {how.spacing}, table {how.table.name}", ""])
 
 
 def prepare_store(
@@ -93,109 +128,142 @@ def prepare_store(
     workers: int = 1,
     on_done: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
-    """Write the slice store of a run.
+    """Write the slice store of a run; `cases.json`, which makes it a store, comes last.
 
     Args:
         folder: of the store.
         cases: from `find_cases`, with their true names.
         how: preprocessing of every case.
-        seed: of pseudonyms and pools.
+        seed: of the pools.
         window: HU that networks will see; kept beside the slices, which stay HU.
         cohort: further cases, of other patients, that train a stand-in annotator and nothing else.
         test_share: see `cut_pools`.
         min_test: see `cut_pools`.
         gan_share: see `cut_pools`; used where labels are derived by rule.
-        workers: processes.
+        workers: processes at most.
         on_done: called after each case.
 
     Returns:
-        `pools` (patients, slices and labelled slices of each), `left_out` (reason to number), `outside_window` (share
-        of pixels below and above).
+        `pools` (patients, slices and labelled slices of each), `volumes`, `left_out` (reason to number of slices),
+        `outside_window` (share of pixels below and above).
 
     Raises:
         MedsegError: unusable volumes, no lung slice at all, or too few patients.
     """
-    for case in cohort:
-        case["patient"] = f"cohort {case['patient']}"
-    hidden = disguise([*cases, *cohort], seed)
-    # Errors name the user's own file on the user's own screen; what is written carries the pseudonym.
-    results = list(_prepare_all([*cases, *cohort], how, workers, on_done))
-    left_out: Counter[str] = Counter()
-    for result in results:
-        left_out.update(result.left_out)
-    if not any(len(result.slices) for result in results):
-        raise MedsegError(
-            f"no slice with lung was found in {len(results)} volumes ({dict(left_out)}); "
-            "check that they are chest CT in HU, or lower prepare.min_lung_cm2"
-        )
-    derived = set(how.table.classes[1:]) == {"left_lung", "right_lung"}
-    own = hidden[: len(cases)]
-    pools = cut_pools(
-        _patients(own, results),
-        seed=seed,
-        test_share=test_share,
-        min_test=min_test,
-        gan_share=gan_share if derived else None,
-    ) | {case["patient"]: "annotator" for case in hidden[len(cases) :]}
-    with StoreWriter(folder, window=window, table=how.table) as writer:
-        for case, result in zip(hidden, results, strict=True):
-            if len(result.slices):
-                records = _records(case, result, pools[case["patient"]])
-                writer.append(result.images, result.labels, records)
+    everyone = [*cases, *({**case, "cohort": True, "patient": f"cohort {case['patient']}"} for case in cohort)]
+    parts = folder / "parts"
+    shutil.rmtree(parts, ignore_errors=True)
+    try:
+        results = list(_prepare_all(everyone, parts, how, window, workers, on_done))
+        left_out = sum((Counter(result.left_out) for result in results), Counter[str]())
+        usable = [(case, result) for case, result in zip(everyone, results, strict=True) if result.slices]
+        if not usable:
+            reasons = ", ".join(f"{count} slices: {reason}" for reason, count in left_out.items())
+            raise MedsegError(
+                f"no slice with lung was found in {len(results)} volumes ({reasons}); "
+                "check that they are chest CT in HU, or lower prepare.min_lung_cm2"
+            )
+        results = [result for _, result in usable]
+        hidden = disguise([case for case, _ in usable], [result.digest for result in results])
+        cohort_patients = {case["patient"] for case in hidden if case.get("cohort")}
+        derived = set(how.table.classes[1:]) == {"left_lung", "right_lung"}
+        pools = cut_pools(
+            [item for item in _patients(hidden, results) if item.patient not in cohort_patients],
+            seed=seed,
+            test_share=test_share,
+            min_test=min_test,
+            gan_share=gan_share if derived else None,
+        ) | dict.fromkeys(cohort_patients, "annotator")
+        records = _write(folder, hidden, results, pools, window, how.table)
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
+    pixels = len(records) * how.size**2
+    below, above = (sum(result.outside[k] for result in results) / pixels for k in (0, 1))
     return {
-        "pools": _count_pools(writer.records),
+        "pools": _count_pools(records),
+        "volumes": len(everyone),
         "left_out": dict(left_out),
-        "volumes": len(results),
-        "outside_window": _outside(writer, window),
+        "outside_window": {"below": below, "above": above},
     }
 
 
 def _prepare_all(
-    cases: Sequence[Case], how: Preprocessing, workers: int, on_done: Callable[[], None] | None
+    cases: Sequence[Case],
+    parts: Path,
+    how: Preprocessing,
+    window: tuple[float, float],
+    workers: int,
+    on_done: Callable[[], None] | None,
 ) -> Iterator[CaseSlices]:
-    if workers <= 1 or len(cases) <= 1:
-        for case in cases:
-            yield prepare_case(case, how)
-            if on_done:
-                on_done()
+    """Every case in order; by processes where the first case, done here, shows that they will pay."""
+    paths = [parts / f"{number:05d}.npz" for number in range(len(cases))]
+    start = time.monotonic()
+    for number, (case, path) in enumerate(zip(cases, paths, strict=True), start=1):
+        yield prepare_case(case, path, how, window)
+        if on_done:
+            on_done()
+        if workers > 1 and (time.monotonic() - start) / number * (len(cases) - number) > POOL_SECONDS:
+            break
+    else:
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(cases)), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of ITK's and torch's threads
+    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=context, initializer=_one_thread) as pool:
         try:
-            for result in pool.map(prepare_case, cases, [how] * len(cases), chunksize=2):
+            for result in pool.map(prepare_case, cases[number:], paths[number:], repeat(how), repeat(window)):
                 yield result
                 if on_done:
                     on_done()
-        except BaseException:
+        except BrokenProcessPool as error:
+            raise MedsegError(
+                "a process that prepared volumes was ended from outside, most often for want of memory; "
+                "run the same command again with a lower prepare.workers"
+            ) from error
+        finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
 def _patients(cases: Sequence[Case], results: Sequence[CaseSlices]) -> list[PatientSlices]:
-    """Slices and labelled slices of each patient that has any."""
+    """Slices and labelled slices of each patient."""
     slices: Counter[str] = Counter()
     labelled: Counter[str] = Counter()
     for case, result in zip(cases, results, strict=True):
         slices[case["patient"]] += len(result.slices)
-        labelled[case["patient"]] += int((result.labels != UNLABELLED).any(axis=(1, 2)).sum())
-    return [PatientSlices(name, count, labelled[name]) for name, count in sorted(slices.items()) if count]
+        labelled[case["patient"]] += sum(result.labelled)
+    return [PatientSlices(name, count, labelled[name]) for name, count in sorted(slices.items())]
 
 
-def _records(case: Case, result: CaseSlices, pool: str) -> list[SliceRecord]:
-    return [
-        SliceRecord(
-            case=case["case"],
-            patient=case["patient"],
-            slice_index=int(position),
-            spacing=result.spacing,
-            affine=result.affine,
-            pool=pool,
-            labelled=bool((label != UNLABELLED).any()),
-        )
-        for position, label in zip(result.slices, result.labels, strict=True)
-    ]
+def _write(
+    folder: Path,
+    cases: Sequence[Case],
+    results: Sequence[CaseSlices],
+    pools: dict[str, str],
+    window: tuple[float, float],
+    table: LabelTable,
+) -> list[SliceRecord]:
+    """Join the parts in the order of the pseudonyms, which says nothing about names or files."""
+    with StoreWriter(folder, window=window, table=table) as writer:
+        for case, result in sorted(zip(cases, results, strict=True), key=lambda pair: str(pair[0]["case"])):
+            records = [
+                SliceRecord(
+                    case=case["case"],
+                    patient=case["patient"],
+                    slice_index=position,
+                    spacing=result.spacing,
+                    affine=result.affine,
+                    pool=pools[case["patient"]],
+                    labelled=labelled,
+                )
+                for position, labelled in zip(result.slices, result.labelled, strict=True)
+            ]
+            with np.load(result.part) as part:
+                writer.append(part["images"], part["labels"], records)
+            result.part.unlink()
+    return writer.records
 
 
 def _count_pools(records: Sequence[SliceRecord]) -> dict[str, dict[str, int]]:
@@ -208,13 +276,3 @@ def _count_pools(records: Sequence[SliceRecord]) -> dict[str, dict[str, int]]:
             "labelled_slices": sum(record.labelled for record in own),
         }
     return pools
-
-
-def _outside(writer: StoreWriter, window: tuple[float, float]) -> dict[str, float]:
-    images = np.concatenate(writer.images)
-    return {"below": float((images < window[0]).mean()), "above": float((images > window[1]).mean())}
-
-
-def _upright(volume: torch.Tensor) -> np.ndarray:
-    """`(1, X, Y, Z)` in LPS to `(Z, H, W)`: anterior up, patient-left at the right."""
-    return np.ascontiguousarray(np.asarray(volume)[0].transpose(2, 1, 0))

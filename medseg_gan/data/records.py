@@ -123,23 +123,38 @@ def _patient(stem: str, pattern: str | None) -> str:
     return found.group(1)
 
 
-def disguise(cases: Sequence[Case], seed: int) -> list[Case]:
-    """Give patients and cases names that say nothing: numbers in a shuffled order.
+def disguise(cases: Sequence[Case], digests: Sequence[str]) -> list[Case]:
+    """Give patients and cases names that say nothing: numbers in the order of a digest of their images.
 
-    A hash of the name, even a salted one, can be undone by whoever has the list of names and the salt; a number
-    that was drawn cannot, and an interrupted run still finds the same one.
+    A hash of the name, salted or shuffled by a known seed, can be undone by whoever has a list of names; here no name
+    enters at all. The same images still get the same numbers, so a run can be repeated.
+
+    Args:
+        cases: with true names.
+        digests: one for each case, of its images.
+
+    Raises:
+        MedsegError: two patients have the same images, and could meet in two pools.
     """
-    patients = sorted({case["patient"] for case in cases})
-    order = numpy_rng(seed, "pseudonyms").permutation(len(patients))
+    owners: dict[str, Case] = {}
+    for case, digest in zip(cases, digests, strict=True):
+        other = owners.setdefault(digest, case)
+        if other["patient"] != case["patient"]:
+            raise MedsegError(
+                f"{other['case']} and {case['case']} hold the same slices but count as two patients; "
+                "remove one, or set prepare.patient_pattern so that they are one"
+            )
+    order = sorted(range(len(cases)), key=lambda k: digests[k])
+    patients = list(dict.fromkeys(cases[k]["patient"] for k in order))
+    numbers = {patient: number for number, patient in enumerate(patients, start=1)}
     digits = max(3, len(str(len(patients))))
-    names = {patient: f"patient-{number + 1:0{digits}d}" for patient, number in zip(patients, order, strict=True)}
+    hidden: dict[int, Case] = {}
     counts: Counter[str] = Counter()
-    result = []
-    for case in cases:
-        patient = names[case["patient"]]
+    for k in order:
+        patient = f"patient-{numbers[cases[k]['patient']]:0{digits}d}"
         counts[patient] += 1
-        result.append({**case, "patient": patient, "case": f"{patient}-{counts[patient]:02d}"})
-    return result
+        hidden[k] = {**cases[k], "patient": patient, "case": f"{patient}-{counts[patient]:02d}"}
+    return [hidden[k] for k in range(len(cases))]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medseg_gan.atomic import read_json, write_array, write_json
+from medseg_gan.atomic import atomic_path, read_json, write_json
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, LabelTable, lookup_table
+
+VERSION = 1  # of the store's layout
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class SliceStore:
         if not (folder / "cases.json").is_file():
             raise MedsegError(f"{folder} holds no slices (cases.json is missing); run the stage that makes it")
         cases = read_json(folder / "cases.json")
+        if cases.get("version") != VERSION:
+            raise MedsegError(f"{folder} was written by another version (layout {cases.get('version')}); make it anew")
         try:
             images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
             labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
@@ -135,7 +140,7 @@ class SliceStore:
 
 
 class StoreWriter:
-    """Writes a store part by part; `cases.json`, which makes it a store, comes last.
+    """Writes a store part by part, straight to disk; `cases.json`, which makes it a store, comes last.
 
     Example:
         with StoreWriter(folder, window=(-1000, 400), table=table) as writer:
@@ -145,43 +150,84 @@ class StoreWriter:
     def __init__(self, folder: Path, *, window: tuple[float, float], table: LabelTable) -> None:
         """Start a store in `folder`; window in HU."""
         self.folder, self.window, self.table = Path(folder), window, table
-        self.images: list[np.ndarray] = []
-        self.labels: list[np.ndarray] = []
         self.records: list[SliceRecord] = []
+        self.size = 0
+        self._open = ExitStack()
+
+    def __enter__(self) -> StoreWriter:
+        """Use as a context manager; nothing is a store before it ends without an error."""
+        (self.folder / "cases.json").unlink(missing_ok=True)  # arrays of two stores must never look like one
+        self._images = self._open.enter_context(_GrowingArray(self.folder / "images.npy", np.dtype("<i2")))
+        self._labels = self._open.enter_context(_GrowingArray(self.folder / "labels.npy", np.dtype("u1")))
+        return self
 
     def append(self, images: np.ndarray, labels: np.ndarray, records: Sequence[SliceRecord]) -> None:
         """Add `(N, H, W)` int16 HU and uint8 class ids with N records."""
         if not len(images) == len(labels) == len(records) or images.shape != labels.shape:
             raise ValueError(f"{images.shape} images, {labels.shape} labels and {len(records)} records do not match")
-        self.images.append(np.asarray(images, np.int16))
-        self.labels.append(np.asarray(labels, np.uint8))
+        self._images.append(images)
+        self._labels.append(labels)
         self.records.extend(records)
-
-    def __enter__(self) -> StoreWriter:
-        """Use as a context manager; nothing is a store before it ends without an error."""
-        return self
+        self.size = images.shape[-1]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write the arrays, then the records."""
-        if kind is not None:
-            return
-        if not self.records:
-            raise MedsegError(f"no slice to write to {self.folder}; wanted at least one")
-        write_array(self.folder / "images.npy", np.concatenate(self.images))
-        write_array(self.folder / "labels.npy", np.concatenate(self.labels))
+        """Finish the arrays, then write the records."""
+        if kind is None and not self.records:
+            kind = MedsegError
+            error = MedsegError(f"no slice to write to {self.folder}; wanted at least one")
+        self._open.__exit__(kind, error, trace)
+        if error is not None:
+            raise error
         write_json(
             self.folder / "cases.json",
             {
-                "version": 1,
-                "size": int(self.images[0].shape[-1]),
+                "version": VERSION,
+                "size": self.size,
                 "window": list(self.window),
                 "label_table": self.table.name,
                 "classes": list(self.table.classes),
                 "slices": [asdict(record) for record in self.records],
             },
         )
+
+
+class _GrowingArray:
+    """An `.npy` file that grows along its first axis; it takes its name when complete."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+        self.dtype, self.count = dtype, 0
+        self.shape: tuple[int, ...] = ()
+        self._open = ExitStack()
+        self._path = path
+
+    def __enter__(self) -> _GrowingArray:
+        temporary = self._open.enter_context(atomic_path(self._path))
+        self._file = self._open.enter_context(temporary.open("wb"))
+        return self
+
+    def append(self, items: np.ndarray) -> None:
+        if not self.count:
+            self.shape = items.shape[1:]
+            self._header()
+        if items.shape[1:] != self.shape:
+            raise ValueError(f"items of shape {items.shape[1:]} do not fit the store's {self.shape}")
+        self._file.write(np.ascontiguousarray(items, self.dtype).tobytes())
+        self.count += len(items)
+
+    def _header(self) -> None:
+        # NumPy leaves room in the header for a longer first axis, so it can be written again in place.
+        form = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count, *self.shape)}
+        np.lib.format.write_array_header_1_0(self._file, form)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._file.seek(0)
+            self._header()
+        self._open.__exit__(kind, error, trace)
 
 
 def write_store(

@@ -62,8 +62,8 @@ class CheckPixelsd(MapTransform):
         x, y, z = spacing_of(data["image"])
         if abs(x - y) > 0.02 * max(x, y):
             raise MedsegError(
-                f"{data.get('case', '?')}: axial pixels measure {x:.2f} x {y:.2f} mm (slices {z:.2f} mm), wanted square "
-                "ones; set prepare.spacing, or leave out series that were not taken in axial slices"
+                f"{data.get('case', '?')}: axial pixels measure {x:.2f} x {y:.2f} mm (slices {z:.2f} mm), wanted "
+                "square ones; set prepare.spacing, or leave out series that were not taken in axial slices"
             )
         return dict(data)
 
@@ -88,8 +88,8 @@ class StripPatientd(MapTransform):
 class DeriveLungsd(MapTransform):
     """Make the label of a label table: organs as painted, lungs as painted or else derived from HU.
 
-    Organs win over derived lungs where they overlap. Adds `lung_area` `(Z,)` in cm2 and `told_apart` `(Z,)`. A case
-    without ground truth gets a label only where the table holds nothing but lungs.
+    Organs win over derived lungs where they overlap. A case without ground truth gets a label only where the table
+    holds nothing but lungs. Adds `lung_area` `(Z,)` in cm2, `told_apart` `(Z,)` and `volume_affine`.
     """
 
     def __init__(self, table: LabelTable) -> None:
@@ -107,6 +107,7 @@ class DeriveLungsd(MapTransform):
         if painted.any():
             lungs, told_apart = painted, np.ones_like(told_apart)
         lungs = np.where((truth > 0) & (painted == 0), 0, lungs)
+        case["volume_affine"] = np.asarray(image.affine)
         case["lung_area"] = np.count_nonzero(lungs, axis=(0, 1)) * spacing[0] * spacing[1] / 100
         case["told_apart"] = told_apart if set(LUNGS) & set(self.table.classes) else np.ones_like(told_apart)
         if "label" in case or set(self.table.classes[1:]) == set(LUNGS):
@@ -138,21 +139,6 @@ class SelectLungSlicesd(MapTransform):
             "lungs not told apart": int((contains & ~told_apart).sum()),
         }
         return {**data, "slices": np.flatnonzero(contains & told_apart), "left_out": left_out}
-
-
-class WindowHUd(MapTransform):
-    """Map a window of HU to [-1, 1], clipped; the store keeps HU, so this comes last and only for networks."""
-
-    def __init__(self, keys: Sequence[Hashable], window: tuple[float, float]) -> None:
-        super().__init__(keys)
-        self.low, self.high = window
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Scale and clip."""
-        case = dict(data)
-        for key in self.key_iterator(case):
-            case[key] = ((case[key] - self.low) * (2 / (self.high - self.low)) - 1).clip(-1, 1)
-        return case
 
 
 class PadToSquare(Pad):
@@ -236,7 +222,7 @@ def to_volume_grid(pred: np.ndarray, case: Mapping[Hashable, Any], preprocessing
     back = Invertd("pred", preprocessing, "image", nearest_interp=True)({"image": image, "pred": volume})["pred"]
     original = back.applied_operations[0]["extra_info"]["original_affine"] if back.applied_operations else back.affine
     axes = "".join(nib.orientations.aff2axcodes(np.asarray(original)))
-    turned = Orientation(axes, labels=(("L", "R"), ("P", "A"), ("I", "S")))(back)
+    turned: Any = Orientation(axes, labels=(("L", "R"), ("P", "A"), ("I", "S")))(back)
     return MetaTensor(turned.as_tensor().round().to(torch.uint8), affine=turned.affine)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 import torch
@@ -116,7 +115,7 @@ def load_label(path: str | Path) -> MetaTensor:
 def load_raw(path: str | Path) -> MetaTensor:
     """Read a volume in LPS order with its values as stored (rescaled, not clipped): `(1, X, Y, Z)` float32.
 
-    `meta["original_affine"]` is that of the file, so `to_file_order` can take results back.
+    The move is traced: `applied_operations[0]["extra_info"]["original_affine"]` is the affine of the file.
     """
     path = Path(path)
     array, meta = _read(path)
@@ -132,19 +131,8 @@ def load_raw(path: str | Path) -> MetaTensor:
         "filename_or_obj": str(path),
     }
     tensor = MetaTensor(torch.from_numpy(array)[None], affine=torch.from_numpy(affine), meta=kept)
-    return _oriented(tensor, "LPS")
-
-
-def to_file_order(volume: MetaTensor) -> MetaTensor:
-    """Take `(1, X, Y, Z)` data on the grid of a loaded volume back to the axis order of its file."""
-    return _oriented(volume, "".join(nib.aff2axcodes(np.asarray(volume.meta[MetaKeys.ORIGINAL_AFFINE]))))
-
-
-def _oriented(volume: MetaTensor, axcodes: str) -> MetaTensor:
-    """Flip and permute axes; untraced, because the original affine says all and outlives the process."""
-    orientation = Orientation(axcodes=axcodes, labels=(("L", "R"), ("P", "A"), ("I", "S")))
-    orientation.tracing = False
-    return cast(MetaTensor, cast(MetaTensor, orientation(volume)).contiguous())
+    oriented = Orientation(axcodes="LPS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(tensor)
+    return cast(MetaTensor, cast(MetaTensor, oriented).contiguous())
 
 
 def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:

@@ -27,7 +27,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def resnet18_slim(weights: None = None) -> nn.Module:
     """ResNet18 with a quarter of the channels, for small images on a CPU; there are no ImageNet weights for it."""
     return MonaiResNet(
-        "basic", (2, 2, 2, 2), (16, 32, 64, 128), spatial_dims=2, n_input_channels=3, conv1_t_stride=2, num_classes=1
+        "basic", [2, 2, 2, 2], [16, 32, 64, 128], spatial_dims=2, n_input_channels=3, conv1_t_stride=2, num_classes=1
     )
 
 

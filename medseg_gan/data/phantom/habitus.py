@@ -81,7 +81,7 @@ def draw_build(rng: np.random.Generator) -> Build:
         lung_length=clipped_normal(rng, 262, 24) * (0.95 if woman else 1.03),
         wall=clipped_normal(rng, 12, 2.5) * (0.85 if woman else 1.1),
         fat=float(np.clip(14 * np.exp(0.5 * rng.standard_normal()), 4, 34)),
-        breast=float(rng.uniform(12, 48)) if woman else float(rng.uniform(0, 6)),
+        breast=float(rng.uniform(6, 36)) if woman else float(rng.uniform(0, 6)),
         roundness=(rng.uniform(1.9, 2.4), rng.uniform(2.1, 2.9)),
         sides=(clipped_normal(rng, 1, 0.03), clipped_normal(rng, 1, 0.03)),
         lumps=np.stack(
@@ -157,7 +157,7 @@ _DENT = bump(90, 15)
 _SIDE = np.cos(THETA) ** 2
 _PARASPINAL = 0.7 * (bump(62, 26) + bump(118, 26)) + bump(90, 20)
 _PECTORAL = bump(-42, 24) + bump(-138, 24)
-_BREAST = bump(-52, 22) + bump(-128, 22)
+_BREAST = bump(-46, 24) + bump(-134, 24)
 _BACK_FLAT = bump(90, 40)
 
 
@@ -178,7 +178,7 @@ def rib_outline(build: Build, t: float) -> np.ndarray:
     deep = np.where(FRONT, front, back)
     power = np.where(FRONT, *build.roundness)
     radius = (np.abs(np.cos(THETA) / wide) ** power + np.abs(np.sin(THETA) / deep) ** power) ** (-1 / power)
-    return radius * (1 - 0.13 * _DENT)
+    return radius * (1 - 0.15 * _DENT)
 
 
 def muscle_outline(build: Build, t: float) -> np.ndarray:

@@ -86,7 +86,7 @@ def grow_tree(
 def vessel_tree_parts(rng: np.random.Generator, build: Build, tissue: Tissue, marks: Landmarks) -> list[Part]:
     """Arteries and veins of both lungs, drawn only where there is aerated lung."""
     L, W, D = build.lung_length, build.half_width, build.half_depth
-    count, tip = int(rng.integers(130, 220)), rng.uniform(0.62, 0.86)
+    count, tip = int(rng.integers(170, 270)), rng.uniform(0.62, 0.86)
     parts = []
     for lift, hu in (((0.0, 0.0, 0.0), tissue.right_blood), ((0.0, -4.0, 12.0), tissue.blood)):
         trees = []

@@ -14,7 +14,7 @@ def spine_centre(build: Build, bend: tuple[float, float], depth: np.ndarray) -> 
     """Centre of the vertebral bodies at depths: kyphosis, and a sideways bend (height in mm, phase)."""
     t = depth / build.lung_length
     x = bend[0] * np.sin(np.pi * t + bend[1])
-    y = build.half_depth * np.interp(t, (-0.1, 0.0, 0.3, 0.6, 1.0, 1.1), (0.3, 0.38, 0.56, 0.6, 0.52, 0.48))
+    y = build.half_depth * np.interp(t, (-0.1, 0.0, 0.3, 0.6, 1.0, 1.1), (0.3, 0.36, 0.50, 0.52, 0.46, 0.42))
     return x, y
 
 
@@ -60,7 +60,7 @@ def rib_parts(rng: np.random.Generator, build: Build, tissue: Tissue) -> list[Pa
     for rib in range(RIBS):
         top = (rib / RIBS - 0.03) * L
         end = 0.93 if rib < 7 else 0.93 - 0.1 * (rib - 6)
-        depth = top + slope * min(1.0, 0.45 + 0.12 * rib) * reach**1.15
+        depth = top + slope * min(1.0, 0.6 + 0.1 * rib) * reach**1.15
         for side in (0.0, np.pi):
             theta = np.deg2rad(90 - 22 - 150 * reach)  # right here means towards theta = 0, the patient's left
             theta = theta if side == 0 else np.pi - theta
@@ -73,8 +73,8 @@ def rib_parts(rng: np.random.Generator, build: Build, tissue: Tissue) -> list[Pa
             if end > 0.74:
                 cartilage.append(points[split : int(end * len(reach))])
     solid, soft = np.concatenate(bone), np.concatenate(cartilage)
-    size = rng.uniform(3.7, 4.6)
-    ribs = tube_from_points(solid, np.full(len(solid), size), 1.5)
+    size = rng.uniform(3.5, 4.4)
+    ribs = tube_from_points(solid, np.full(len(solid), size), 1.25)
     return [
         Part(tube_from_points(soft, np.full(len(soft), size), 1.4), rng.uniform(70, 130)),
         Part(ribs, tissue.bone),

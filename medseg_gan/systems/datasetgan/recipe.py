@@ -162,6 +162,12 @@ class TrainInterpreter(Section):
     steps: PositiveInt = Field(400, description="steps (loss: whole_image, and the image labeller)")
     image_members: PositiveInt = Field(3, description="U-Nets of the image labeller")
     image_width: PositiveInt = Field(16, multiple_of=16, description="channels of their first level")
+    workers: int = Field(
+        1,
+        ge=0,
+        description="processes (0: one per core); each takes a copy of the features, 2 GB at 256 x 256",
+        json_schema_extra={"fingerprint": False},
+    )
 
 
 class Synthesize(Section):

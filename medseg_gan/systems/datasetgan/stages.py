@@ -275,7 +275,7 @@ def train_interpreter(config: TrainInterpreter, folder: Path, inputs: Inputs) ->
         steps=config.steps,
         image_members=config.image_members,
         image_width=config.image_width,
-        workers=process_count(0, inputs.device),
+        workers=process_count(config.workers, inputs.device),
         precision=inputs.precision,
     )
     who = read_json(where / "annotator.json")
