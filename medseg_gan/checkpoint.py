@@ -82,7 +82,7 @@ def latest_checkpoint(folder: str | os.PathLike[str], pattern: str = "checkpoint
 def _plain(name: str, value: Any) -> Any:
     """Copy dictionaries and lists down to tensors and plain values; anything else would need code to load."""
     if isinstance(value, torch.Tensor):
-        return value.detach().clone()  # its memory layout stays: fused optimisers pair weights and moments by it
+        return value.detach().clone()  # its memory layout stays: fused Adam pairs weights and moments by it
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):

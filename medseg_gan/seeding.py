@@ -20,7 +20,9 @@ def seed_step(*parts: int | str) -> None:
     seed = mix_seed(*parts)
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():  # torch.manual_seed asks every absent back-end too, a millisecond a step
+        torch.cuda.manual_seed_all(seed)
 
 
 def torch_generator(*parts: int | str, device: str | torch.device = "cpu") -> torch.Generator:

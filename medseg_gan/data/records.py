@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from medseg_gan.seeding import numpy_rng
 
 Case = dict[str, Any]
 """`image`: path; `label`: path or None; `case`, `patient`: names from the files, pseudonyms after `disguise`."""
+
+LABEL_FOLDERS = ("labels", "label", "masks")
+LABEL_ENDING = re.compile(r"[_-](label|seg|mask|gt)$", re.IGNORECASE)
 
 DOMINANT_SHARE = 0.25
 """A patient with more of all slices than this is never put in the test pool: what is left could not train anything."""
@@ -44,11 +47,18 @@ def find_cases(root: Path, layout: str = "auto", patient_pattern: str | None = N
         "folder": lambda r: _folder_cases(r, patient_pattern),
         "dicom": _dicom_cases,
     }
-    names = list(finders) if layout == "auto" else [layout]
-    for name in names:
-        cases = finders[name](root)
-        if cases:
-            return sorted(cases, key=lambda case: str(case["case"]))
+    found: dict[str, list[Case]] = {}
+    for name in finders if layout == "auto" else [layout]:
+        found[name] = finders[name](root)
+        if found[name] and name == "segthor":
+            break  # its files would also be found as a plain folder's
+    if found.get("folder") and found.get("dicom"):
+        raise MedsegError(
+            f"{root} holds {len(found['folder'])} volume files and {len(found['dicom'])} DICOM folders, which may show "
+            "the same patients; choose one with prepare.layout=folder or prepare.layout=dicom"
+        )
+    if any(found.values()):
+        return sorted((case for cases in found.values() for case in cases), key=lambda case: str(case["case"]))
     wanted = {
         "segthor": "train/Patient_XX/Patient_XX.nii.gz with GT.nii.gz",
         "folder": ".nii, .nii.gz, .nrrd or .mha files",
@@ -59,22 +69,28 @@ def find_cases(root: Path, layout: str = "auto", patient_pattern: str | None = N
 
 
 def _folder_cases(root: Path, patient_pattern: str | None) -> list[Case]:
+    """Images with their labels, which are called `NAME_label` or `NAME-label`, or lie in a folder `labels`."""
     files = sorted(path for path in root.rglob("*") if path.is_file() and is_volume_file(path))
-    labels = {path: path for path in files if _is_label(path, root)}
-    cases = []
+    labels: dict[tuple[Path, str], Path] = {}
+    images: dict[Path, str] = {}
     for path in files:
-        if path in labels:
-            continue
         stem = _stem(path)
+        plain = LABEL_ENDING.sub("", stem)
+        if path.parent.name.lower() in LABEL_FOLDERS:
+            labels[path.parent.parent, plain] = path
+        elif plain != stem:
+            labels[path.parent, plain] = path
+        else:
+            images[path] = stem
+    cases = []
+    for path, stem in images.items():
+        places = [(path.parent, stem), (path.parent.parent, stem)]  # beside it, or in a sibling of its folder
+        label = next((labels.pop(place) for place in places if place in labels), None)
         name = path.relative_to(root).parent.joinpath(stem).as_posix()
-        cases.append(
-            {
-                "image": path,
-                "label": _label_of(path, labels, root),
-                "case": name,
-                "patient": _patient(stem, patient_pattern),
-            }
-        )
+        cases.append({"image": path, "label": label, "case": name, "patient": _patient(stem, patient_pattern)})
+    if labels:
+        orphan = next(iter(labels.values()))
+        raise MedsegError(f"{orphan} looks like a label but no image has its name; rename or remove it")
     return cases
 
 
@@ -91,27 +107,11 @@ def _stem(path: Path) -> str:
     return name[:-7] if name.lower().endswith(".nii.gz") else path.stem
 
 
-def _is_label(path: Path, root: Path) -> bool:
-    folders = {part.lower() for part in path.relative_to(root).parts[:-1]}
-    return bool(folders & {"labels", "label", "masks"}) or bool(
-        re.search(r"[_-](label|seg|mask|gt)$", _stem(path), re.I)
-    )
-
-
-def _label_of(image: Path, labels: Mapping[Path, Path], root: Path) -> Path | None:
-    """The label of the same name: beside its image with `_label`, or in a `labels` folder."""
-    stem = _stem(image)
-    for path in labels:
-        plain = re.sub(r"[_-](label|seg|mask|gt)$", "", _stem(path), flags=re.I)
-        if plain == stem and (path.parent == image.parent or _is_label(path.parent / "x.nii", root)):
-            return path
-    return None
-
-
 def _patient(stem: str, pattern: str | None) -> str:
-    """Patient in a file's stem: the pattern's first group, or all before a last `_number`."""
+    """Patient in a file's stem: the pattern's first group, else all before a last `_number`; all of `Patient_07`."""
     if pattern is None:
-        return re.sub(r"_\d+$", "", stem) if not re.fullmatch(r"\w*?[Pp]atient_\d+", stem) else stem
+        numbered = re.fullmatch(r"(patient|case|subject)_\d+", stem, re.IGNORECASE)
+        return stem if numbered else re.sub(r"_\d+$", "", stem)
     try:
         found = re.search(pattern, stem)
     except re.error as error:
@@ -157,6 +157,10 @@ def disguise(cases: Sequence[Case], digests: Sequence[str]) -> list[Case]:
     return [hidden[k] for k in range(len(cases))]
 
 
+MIN_LABELLED = 2  # one trains, one picks checkpoints
+DEFAULT_GAN_SHARE = 0.5  # of labelled patients, where there are no others
+
+
 @dataclass(frozen=True)
 class PatientSlices:
     """What the cut into pools knows of a patient: slices in all, and those with labels."""
@@ -195,30 +199,25 @@ def cut_pools(
     """
     total = sum(item.slices for item in patients)
     pools = {item.patient: "gan" for item in patients if not item.labelled}
-    with_labels = sorted(item.patient for item in patients if item.labelled)
-    dominant = sorted(item.patient for item in patients if item.labelled and item.slices > DOMINANT_SHARE * total)
-    num_test = max(min_test, round(test_share * len(with_labels)))
-    own_gan = gan_share is not None or not pools
-    num_gan = max(1, round((gan_share or 0.5) * len(with_labels))) if own_gan else 0
-    needed = num_test + 2 + (1 if own_gan else 0)
-    if len(with_labels) < needed:
+    labelled = sorted((item for item in patients if item.labelled), key=lambda item: item.patient)
+    dominant = [item.patient for item in labelled if item.slices > DOMINANT_SHARE * total]
+    others = [item.patient for item in labelled if item.patient not in dominant]
+    num_test = max(min_test, round(test_share * len(labelled)))
+    gan_needs_some = gan_share is not None or not pools
+    needed = num_test + MIN_LABELLED + gan_needs_some
+    if len(labelled) < needed or len(others) < num_test:
+        unfit = f" ({len(dominant)} with too large a part of all slices to be tested on)" if dominant else ""
         raise MedsegError(
-            f"{len(with_labels)} patient(s) with labels and usable slices were found, wanted at least {needed} "
-            f"({num_test} for the test, 2 to train segmenters{', 1 for the GAN' if own_gan else ''}); "
-            "give more patients or lower prepare.min_test_patients"
+            f"{len(labelled)} patients have labels and usable slices{unfit}; wanted at least {needed}: {num_test} "
+            f"for the test, {MIN_LABELLED} to train segmenters{', 1 for the GAN' * gan_needs_some}. Give more "
+            "patients, lower prepare.min_test_patients, check how prepare.patient_pattern reads patients from file "
+            "names, or take prepare.labels=lungs, which needs no ground truth"
         )
-    order = numpy_rng(seed, "pools").permutation([name for name in with_labels if name not in dominant]).tolist()
-    if len(order) < num_test:
-        raise MedsegError(
-            f"{len(dominant)} patients hold more than {DOMINANT_SHARE:.0%} of the slices each and cannot be tested on; "
-            f"the other {len(order)} are fewer than the {num_test} test patients wanted; give more patients"
-        )
+    order = numpy_rng(seed, "pools").permutation(others).tolist()
     test, rest = order[:num_test], order[num_test:]
-    pools |= dict.fromkeys(test, "test")
-    num_gan = min(num_gan, len(dominant) + len(rest) - 2)
-    # Two dominant patients: one in each training pool; more: alternately.
-    training = [name for k, name in enumerate(dominant) if k % 2 == 0] if own_gan else []
-    gan = (training + rest)[:num_gan] if own_gan else []
-    pools |= dict.fromkeys(gan, "gan")
-    pools |= {name: "labelled" for name in with_labels if name not in pools}
-    return pools
+    # Of dominant patients every second one goes to the GAN: two of them serve both kinds of training.
+    rest = dominant[0::2] + rest + dominant[1::2] if gan_needs_some else dominant + rest
+    share = DEFAULT_GAN_SHARE if gan_share is None else gan_share
+    num_gan = min(max(1, round(share * len(labelled))), len(rest) - MIN_LABELLED) if gan_needs_some else 0
+    pools |= dict.fromkeys(test, "test") | dict.fromkeys(rest[:num_gan], "gan")
+    return pools | dict.fromkeys(rest[num_gan:], "labelled")

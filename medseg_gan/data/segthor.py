@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from medseg_gan.errors import MedsegError
+
 GROUND_TRUTH = "GT.nii.gz"
 
 
@@ -13,6 +15,9 @@ def find_cases(root: Path) -> list[dict[str, Any]]:
 
     `root` may be the folder above `train`, `train` itself, or any folder of `Patient_XX` folders. A patient folder
     without ground truth counts as unlabelled. Empty where the layout is another.
+
+    Raises:
+        MedsegError: ground truth without its image.
     """
     cases = []
     for folder in (root / "train", root / "test", root):
@@ -22,6 +27,8 @@ def find_cases(root: Path) -> list[dict[str, Any]]:
             if path.is_dir() and (image := path / f"{path.name}.nii.gz").is_file():
                 label = path / GROUND_TRUTH
                 cases.append(_case(image, label if label.is_file() else None, path.name))
+            elif (path / GROUND_TRUTH).is_file():
+                raise MedsegError(f"{path} has {GROUND_TRUTH} but no {path.name}.nii.gz; copy the image or remove it")
             elif folder.name == "test" and path.name.startswith("Patient_") and path.name.endswith(".nii.gz"):
                 cases.append(_case(path, None, path.name.removesuffix(".nii.gz")))
     return cases

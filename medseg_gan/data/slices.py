@@ -175,11 +175,12 @@ class StoreWriter:
     ) -> None:
         """Finish the arrays, then write the records."""
         if kind is None and not self.records:
-            kind = MedsegError
             error = MedsegError(f"no slice to write to {self.folder}; wanted at least one")
-        self._open.__exit__(kind, error, trace)
-        if error is not None:
+            self._open.__exit__(MedsegError, error, None)
             raise error
+        self._open.__exit__(kind, error, trace)
+        if kind is not None:
+            return
         write_json(
             self.folder / "cases.json",
             {

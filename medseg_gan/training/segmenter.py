@@ -291,19 +291,9 @@ def _optimiser(
 ) -> tuple[torch.optim.Optimizer, Any]:  # MONAI's handler wants a class torch has renamed
     if name == "adam":
         adam = torch.optim.Adam(model.parameters(), lr, fused=True)
-        adam.register_load_state_dict_post_hook(_match_layout)
         return adam, torch.optim.lr_scheduler.ConstantLR(adam, factor=1.0, total_iters=0)
     adamw = torch.optim.AdamW(model.parameters(), lr, fused=True)
-    adamw.register_load_state_dict_post_hook(_match_layout)
     return adamw, torch.optim.lr_scheduler.OneCycleLR(adamw, lr, total_steps=steps + 1)
-
-
-def _match_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Give each moment its weight's memory layout: torch's fused Adam pairs the two in memory order, unchecked."""
-    for weight, state in optimizer.state.items():
-        for name, value in state.items():
-            if value.shape == weight.shape:
-                state[name] = torch.empty_like(weight).copy_(value)
 
 
 def _prepare_batch(

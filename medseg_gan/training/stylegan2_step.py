@@ -267,17 +267,4 @@ def build_optimizer(network: nn.Module, lr: float, interval: int | None) -> torc
     lazy: dict[str, Any] = lazy_adam(lr, interval=interval)
     optimizer = torch.optim.Adam(network.parameters(), **lazy, eps=1e-8, fused=True)
     optimizer.param_groups[0]["initial_lr"] = optimizer.param_groups[0]["lr"]
-    optimizer.register_load_state_dict_post_hook(match_layout)
     return optimizer
-
-
-def match_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Give each moment the memory layout of its weight.
-
-    The fused Adam of torch 2.13 walks both in memory order without a look at their strides: contiguous moments
-    read from a file beside channels_last weights would be paired wrongly, without a word.
-    """
-    for weight, state in optimizer.state.items():
-        for name, value in state.items():
-            if value.shape == weight.shape:
-                state[name] = torch.empty_like(weight).copy_(value)

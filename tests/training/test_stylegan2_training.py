@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from medseg_gan.checkpoint import restore, save_checkpoint
 from medseg_gan.errors import MedsegError
 from medseg_gan.training import stylegan2
 from medseg_gan.training.engine import read_stats
@@ -226,15 +227,13 @@ def test_lr_is_that_of_lazy_regularisation_and_falls_at_the_end() -> None:
     assert step.D_optimizer.param_groups[0]["initial_lr"] == pytest.approx(0.1 * 16 / 17)
 
 
-def test_restored_optimizer_moves_channels_last_weights_alike() -> None:
-    """Contiguous moments from a file, beside channels_last weights, once met the wrong weights."""
+def test_restored_optimizer_moves_channels_last_weights_alike(tmp_path: Path) -> None:
+    """Fused Adam walks weights and moments in memory order: a file has to keep their layout."""
     one, other = build(), build()
     for step in (one, other):
         step.update(step.D_optimizer, step.d_reg, blobs()[:4])
-    state = other.D_optimizer.state_dict()
-    for moments in state["state"].values():
-        moments.update({name: value.contiguous() for name, value in moments.items()})
-    other.D_optimizer.load_state_dict(state)
+    save_checkpoint(tmp_path / "state.pt", D_optimizer=other.D_optimizer)
+    restore(tmp_path / "state.pt", D_optimizer=other.D_optimizer)
     for step in (one, other):
         step.update(step.D_optimizer, step.d_reg, blobs()[4:8])
     assert all(torch.equal(a, b) for a, b in zip(one.D.parameters(), other.D.parameters(), strict=True))

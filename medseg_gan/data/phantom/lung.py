@@ -119,7 +119,7 @@ def draw_airless(rng: np.random.Generator) -> tuple[tuple[float, float], tuple[f
             fluid[side] = float(rng.uniform(8, 70))
         if rng.random() < 0.11:
             white[side] = float(rng.uniform(0.1, 0.45))
-    if rng.random() < 0.07:  # a whole lung without air, as after collapse or surgery
+    if rng.random() < 0.09:  # a whole lung without air, as after collapse or surgery
         side = int(rng.integers(2))
         white[side] = float(rng.uniform(0.5, 0.8))
         shift += SIDES[side] * float(rng.uniform(8, 30))

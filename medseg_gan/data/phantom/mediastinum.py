@@ -46,7 +46,7 @@ def draw_landmarks(rng: np.random.Generator, build: Build, shift: float) -> Land
     if rng.random() < 0.15:
         size *= rng.uniform(1.12, 1.3)  # enlarged heart
     carina = np.array(
-        [2.0 + shift + rng.normal(0, 4), 0.10 * D + rng.normal(0, 4), L * clipped_normal(rng, 0.36, 0.03)]
+        [2.0 + shift + rng.normal(0, 6), 0.10 * D + rng.normal(0, 4), L * clipped_normal(rng, 0.36, 0.03)]
     )
     heart = np.array(
         [shift + 20 + rng.normal(0, 10), -0.36 * D + rng.normal(0, 6), L * clipped_normal(rng, 0.66, 0.045)]
@@ -212,9 +212,9 @@ def airway_parts(rng: np.random.Generator, build: Build, tissue: Tissue, marks: 
     """Trachea, main and lobar bronchi: walls first, then air."""
     L, D = build.lung_length, build.half_depth
     carina = marks.carina
-    r = clipped_normal(rng, 8.6, 1.1)
-    lean = rng.normal(0, 4)
-    trachea = tube([(lean - 2, -0.16 * D, -0.12 * L), (0.5 * (carina[0] + lean), -0.06 * D, 0.5 * carina[2]),
+    r = clipped_normal(rng, 8.8, 1.6, 1.8)
+    lean, push = clipped_normal(rng, 0, 8), clipped_normal(rng, 0, 6)  # goitres and scars pull the trachea about
+    trachea = tube([(lean - 2, -0.16 * D, -0.12 * L), (0.5 * carina[0] + 0.9 * lean, -0.06 * D + push, 0.5 * carina[2]),
                     at(carina, 0, 0, -4)], (0.95 * r, r, 1.05 * r))  # fmt: skip
     right_hilum, left_hilum = marks.hila
     right = tube([at(carina, -3, 0, -6), at(carina, -16, 3, 12), at(right_hilum, 6, 4, 0), at(right_hilum, -4, 10, 34)],
@@ -252,11 +252,11 @@ def esophagus_parts(
     turn = rng.normal(0, 0.25, 7)
     wall = Column(depth, np.stack([x, y, wide, flat, turn], axis=1))
     parts = [Part(wall.grown(2.5), tissue.mediastinal_fat, 0), Part(wall, tissue.esophagus, ESOPHAGUS)]
-    if rng.random() < 0.35:
+    if rng.random() < 0.45:
         start = rng.uniform(0.0, 0.7) * L
         level = np.linspace(start, start + rng.uniform(0.08, 0.35) * L, 6)
         at = [np.interp(level, depth, column) for column in (x, y, wide, flat)]
-        share = rng.uniform(0.35, 0.7) * np.array([0.3, 1, 1, 1, 1, 0.3])
+        share = rng.uniform(0.35, 0.85) * np.array([0.3, 1, 1, 1, 1, 0.3])
         air = Column(level, np.stack([at[0], at[1], at[2] * share, at[3] * share, 0 * level], axis=1))
         parts.append(Part(air, -850, ESOPHAGUS))
     return parts

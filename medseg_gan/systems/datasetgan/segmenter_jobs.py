@@ -9,7 +9,7 @@ from typing import Any
 
 from medseg_gan.stages import Inputs
 from medseg_gan.systems.datasetgan.recipe import Segmenter
-from medseg_gan.training.labelled import LabelledSlices, TrainingSource
+from medseg_gan.training.labelled import Slices, TrainingSource
 
 
 def process_count(workers: int, device: str) -> int:
@@ -38,7 +38,7 @@ def training_job(
     num_classes: int,
     seed: int,
     inputs: Inputs,
-    val: LabelledSlices | None = None,
+    val: Slices | None = None,
     checkpoints: int = 1,
     name: str | None = None,
 ) -> Mapping[str, Any]:

@@ -262,7 +262,7 @@ def train_interpreter(config: TrainInterpreter, folder: Path, inputs: Inputs) ->
     interpreter = train_ensemble(
         folder,
         render_again(where / "annotated" / "latents.pt", source),
-        torch.from_numpy(np.asarray(annotated.labels)).to(inputs.device),
+        torch.from_numpy(np.array(annotated.labels)).to(inputs.device),
         num_classes=annotated.table.num_classes,
         seed=mix_seed(inputs.seed, "interpreter"),
         variant=config.features,
