@@ -1,4 +1,4 @@
-"""SegTHOR (Lambert et al., 2020) as published: where its files lie and what its labels mean."""
+"""SegTHOR (Lambert et al., 2020) as published: where its files lie."""
 
 from __future__ import annotations
 
@@ -13,26 +13,32 @@ GROUND_TRUTH = "GT.nii.gz"
 def find_cases(root: Path) -> list[dict[str, Any]]:
     """Cases of `train/Patient_XX/Patient_XX.nii.gz` with `GT.nii.gz`, and of `test/Patient_XX.nii.gz` without.
 
-    `root` may be the folder above `train`, `train` itself, or any folder of `Patient_XX` folders. A patient folder
-    without ground truth counts as unlabelled. Empty where the layout is another.
+    `root` may be the folder above `train`, `train` itself, or any folder of such patient folders. A patient folder
+    without ground truth counts as unlabelled.
+
+    Returns:
+        Cases as `records.find_cases` has them; none where the layout is another.
 
     Raises:
         MedsegError: ground truth without its image.
     """
-    cases = []
-    for folder in (root / "train", root / "test", root):
-        if not folder.is_dir():
-            continue
-        for path in sorted(folder.iterdir()):
-            if path.is_dir() and (image := path / f"{path.name}.nii.gz").is_file():
-                label = path / GROUND_TRUTH
-                cases.append(_case(image, label if label.is_file() else None, path.name))
-            elif (path / GROUND_TRUTH).is_file():
-                raise MedsegError(f"{path} has {GROUND_TRUTH} but no {path.name}.nii.gz; copy the image or remove it")
-            elif folder.name == "test" and path.name.startswith("Patient_") and path.name.endswith(".nii.gz"):
-                cases.append(_case(path, None, path.name.removesuffix(".nii.gz")))
+    cases = [case for folder in (root, root / "train", root / "test") for case in _patient_folders(folder)]
+    if cases and (root / "test").is_dir():
+        cases += [_case(path, None) for path in sorted((root / "test").glob("*.nii.gz")) if path.is_file()]
     return cases
 
 
-def _case(image: Path, label: Path | None, name: str) -> dict[str, Any]:
+def _patient_folders(folder: Path) -> list[dict[str, Any]]:
+    cases = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        image, label = path / f"{path.name}.nii.gz", path / GROUND_TRUTH
+        if image.is_file():
+            cases.append(_case(image, label if label.is_file() else None))
+        elif label.is_file():
+            raise MedsegError(f"{path} has {GROUND_TRUTH} but no {image.name}; copy the image or remove it")
+    return cases
+
+
+def _case(image: Path, label: Path | None) -> dict[str, Any]:
+    name = image.name.removesuffix(".nii.gz")
     return {"image": image, "label": label, "case": name, "patient": name}

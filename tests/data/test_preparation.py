@@ -19,6 +19,7 @@ from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, lookup_table
 
+Prepared = tuple[Path, Path, dict[str, Any]]  # data, store, counts
 WINDOW = (-1000.0, 400.0)
 
 
@@ -46,13 +47,13 @@ def artefacts(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def segthor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, dict[str, Any]]]:
+def segthor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
     root = tmp_path_factory.mktemp("segthor")
     write_segthor(root / "data", [f"Patient_{k:02d}" for k in range(9)])
     yield root / "data", root / "store", prepare(root / "data", root / "store")
 
 
-def test_pools_never_share_a_patient_and_counts_add_up(segthor: tuple[Path, Path, dict[str, Any]]) -> None:
+def test_pools_never_share_a_patient_and_counts_add_up(segthor: Prepared) -> None:
     _, folder, counts = segthor
     store = SliceStore.open(folder)
     pools = {name: set(store.patients(name)) for name in ("gan", "labelled", "test")}
@@ -65,7 +66,7 @@ def test_pools_never_share_a_patient_and_counts_add_up(segthor: tuple[Path, Path
 
 
 def test_slices_without_ground_truth_are_unlabelled_and_records_carry_the_geometry(
-    segthor: tuple[Path, Path, dict[str, Any]],
+    segthor: Prepared,
 ) -> None:
     store = SliceStore.open(segthor[1])
     for record, label in zip(store.records, store.labels, strict=True):
@@ -74,7 +75,7 @@ def test_slices_without_ground_truth_are_unlabelled_and_records_carry_the_geomet
         np.testing.assert_allclose(record.affine, affine(), atol=1e-4)
 
 
-def test_names_of_files_change_nothing(segthor: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_names_of_files_change_nothing(segthor: Prepared, tmp_path: Path) -> None:
     """The same images under other names, in another order, give the same bytes: nothing depends on who it is."""
     names = ["Meier", "Abel", "Zorn", "Huber", "Kunz", "Beck", "Vogt", "Ott", "Amman"]
     write_segthor(tmp_path / "data", names)
@@ -82,9 +83,7 @@ def test_names_of_files_change_nothing(segthor: tuple[Path, Path, dict[str, Any]
     assert artefacts(tmp_path / "store") == artefacts(segthor[1])
 
 
-def test_the_cohort_of_the_annotator_is_a_pool_of_its_own(
-    segthor: tuple[Path, Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_the_cohort_of_the_annotator_is_a_pool_of_its_own(segthor: Prepared, tmp_path: Path) -> None:
     for k in (20, 21):  # the same name as a patient of the cohort and outside it is not the same patient
         hu, truth = chest(64, 3, seed=k)
         name = f"Patient_{k - 20:02d}"
@@ -95,7 +94,7 @@ def test_the_cohort_of_the_annotator_is_a_pool_of_its_own(
     assert {name: pool for name, pool in counts["pools"].items() if name != "annotator"} == segthor[2]["pools"]
 
 
-def test_derived_lungs_fill_all_three_pools(segthor: tuple[Path, Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_derived_lungs_fill_all_three_pools(segthor: Prepared, tmp_path: Path) -> None:
     counts = prepare(segthor[0], tmp_path, "lungs")
     assert {name: pool["patients"] for name, pool in counts["pools"].items()} == {"gan": 4, "labelled": 3, "test": 2}
     assert all(pool["slices"] == pool["labelled_slices"] for pool in counts["pools"].values())
@@ -149,7 +148,7 @@ def test_faults_are_one_line_and_leave_no_store(tmp_path: Path) -> None:
 
 
 def test_processes_give_what_one_process_gives(
-    segthor: tuple[Path, Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    segthor: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparation, "POOL_SECONDS", 0.0)
     done: list[int] = []

@@ -61,7 +61,12 @@ def test_patients_never_leak_between_pools(run: Path) -> None:
 def test_test_g_shares_no_sample_with_anything_trained_on(run: Path) -> None:
     names = {
         where: {record.case for record in SliceStore.open(folder(run, stage) / where).records}
-        for stage, where in (("annotate", "annotated"), ("annotate", "held_out"), ("synthesize", "train"), ("synthesize", "test_g"))
+        for stage, where in (
+            ("annotate", "annotated"),
+            ("annotate", "held_out"),
+            ("synthesize", "train"),
+            ("synthesize", "test_g"),
+        )
     }
     assert sum(len(cases) for cases in names.values()) == len(set.union(*names.values()))
 

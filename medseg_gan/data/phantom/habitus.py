@@ -108,8 +108,8 @@ def draw_tissue(rng: np.random.Generator, phase: str | None = None) -> Tissue:
         myocardium, liver, spleen = rng.uniform(60, 84), rng.uniform(54, 78), rng.uniform(65, 95)
     fat = clipped_normal(rng, -102, 7)
     lung = clipped_normal(rng, -885, 28)
-    if rng.random() < 0.22:
-        lung += rng.uniform(40, 280)  # breathed out, oedema, fibrosis
+    if rng.random() < 0.25:
+        lung += rng.uniform(80, 290)  # breathed out, oedema, fibrosis
     return Tissue(
         phase=phase, muscle=muscle, fat=fat, lung=lung, lung_slope=float(rng.uniform(0.05, 0.55)), blood=blood,
         right_blood=right, vein=vein, myocardium=myocardium, liver=liver, spleen=spleen,
@@ -123,8 +123,8 @@ def draw_scan(rng: np.random.Generator, build: Build) -> Scan:
     width = (build.half_width + build.wall + build.fat) / 163
     pixel = 1.46 * width**0.5 * np.exp(0.145 * rng.standard_normal())
     angle = np.deg2rad(5.0) * rng.standard_normal()
-    if rng.random() < 0.16:
-        angle = float(np.deg2rad(rng.uniform(12, 35)) * rng.choice((-1, 1)))  # lying half on a side
+    if rng.random() < 0.25:
+        angle = float(np.deg2rad(rng.uniform(15, 42)) * rng.choice((-1, 1)))  # lying half on a side
     count = 3
     waves = np.stack(
         [
@@ -143,7 +143,7 @@ def draw_scan(rng: np.random.Generator, build: Build) -> Scan:
         blur=float(rng.uniform(0.5, 1.2)),
         axes=str(rng.choice(("LPS", "RAS", "LAS", "RPS"), p=(0.4, 0.3, 0.15, 0.15))),
         circle=bool(rng.random() < 0.25 and 128 * pixel > 1.25 * build.half_width),
-        prone=bool(rng.random() < 0.06),
+        prone=bool(rng.random() < 0.10),
     )
 
 

@@ -36,7 +36,7 @@ class Dome:
 def draw_domes(rng: np.random.Generator, build: Build) -> tuple[Dome, Dome]:
     """Right and left; the right one is usually higher, the recesses reach the lungs' lower end."""
     L, W, D = build.lung_length, build.half_width, build.half_depth
-    right = L * clipped_normal(rng, 0.70, 0.06)
+    right = L * clipped_normal(rng, 0.70, 0.07)
     left = right + L * clipped_normal(rng, 0.04, 0.03)
     return tuple(
         Dome(
@@ -115,14 +115,14 @@ def draw_airless(rng: np.random.Generator) -> tuple[tuple[float, float], tuple[f
     """Fluid heights, airless shares and the shift they cause: towards a collapsed lung, away from much fluid."""
     fluid, white, shift = [0.0, 0.0], [0.0, 0.0], clipped_normal(rng, 0, 6)
     for side in (0, 1):
-        if rng.random() < 0.17:
+        if rng.random() < 0.25:
             fluid[side] = float(rng.uniform(8, 70))
         if rng.random() < 0.11:
             white[side] = float(rng.uniform(0.1, 0.45))
-    if rng.random() < 0.09:  # a whole lung without air, as after collapse or surgery
+    if rng.random() < 0.15:  # a whole lung without air, as after collapse or surgery
         side = int(rng.integers(2))
         white[side] = float(rng.uniform(0.5, 0.8))
-        shift += SIDES[side] * float(rng.uniform(8, 30))
+        shift += SIDES[side] * float(rng.uniform(10, 38))
     return (fluid[0], fluid[1]), (white[0], white[1]), shift
 
 

@@ -116,7 +116,9 @@ class Segmenter(Section):
     """A segmentation network and its training."""
 
     name: SegmenterName = Field("deeplabv3", description="network")
-    backbone: Literal["resnet101", "resnet50", "resnet18", "resnet18_slim"] = Field("resnet101", description="of deeplabv3 and fcn")
+    backbone: Literal["resnet101", "resnet50", "resnet18", "resnet18_slim"] = Field(
+        "resnet101", description="of deeplabv3 and fcn"
+    )
     output_stride: Literal[2, 4, 8, 16] = Field(8, description="of deeplabv3 and fcn; small images want 2")
     width: PositiveInt = Field(16, multiple_of=16, description="channels of the first level of the unet")
     backbone_weights: str | None = Field(None, description="local file of ImageNet weights for the backbone")

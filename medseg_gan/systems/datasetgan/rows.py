@@ -124,8 +124,9 @@ def training_set(
 ) -> TrainingSet:
     """The parts and the cost of one row; `stand_in` is what the annotator itself was trained on.
 
-    A hybrid batch is half real: thirty real slices among a thousand generated ones would hardly be seen. The pseudo-label
-    row is built the same way, with real slices labelled by the `real30` segmenter of the same seed for the generated ones.
+    A hybrid batch is half real: thirty real slices among a thousand generated ones would hardly be seen. The
+    pseudo-label row is built the same way: in place of the generated slices, real ones of the GAN's pool, labelled by
+    the `real30` segmenter of the same seed.
     """
     labelled_by_annotator = Cost(
         stand_in_slices=stand_in.stand_in_slices,

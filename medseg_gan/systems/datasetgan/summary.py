@@ -29,7 +29,7 @@ PAPER_ROWS = [
     {"row": "synthetic", "network": "fcn", "title": "FCN", "test_g": ".798 ± .014", "test_r": ".589 ± .004"},
     {"row": "synthetic", "network": "unet", "title": "UNet", "test_g": ".782 ± .013", "test_r": ".566 ± .009"},
 ]
-"""Fan (2022), section III and tables I to III: DeepLabV3 where not said otherwise; rows without a name have no twin here."""
+"""Fan (2022), section III and tables I to III, DeepLabV3 if not said otherwise; unnamed rows have no twin here."""
 
 PAPER_NOTES = [
     "The paper: SegTHOR at 256 x 256, DeepLabV3-ResNet101, 30 slices annotated by a person, protocol `seed`.",
@@ -98,7 +98,7 @@ def _headlines(training: TrainSegmenters) -> list[str]:
     return [
         f"Each segmenter seed draws its own {training.few_patients} patients with up to {training.few_slices} slices; "
         "rows of one seed share them, so differences are paired.",
-        "The checkpoint of every training, of every row alike, is picked on further labelled patients kept aside for that.",
+        "The checkpoint of every training, of every row alike, is picked on further labelled patients kept aside.",
     ]
 
 
