@@ -248,6 +248,8 @@ def _write(
     """Join the parts in the order of the pseudonyms, which says nothing about names or files."""
     with StoreWriter(folder, window=window, table=table) as writer:
         for case, result in sorted(zip(cases, results, strict=True), key=lambda pair: str(pair[0]["case"])):
+            pool = pools[case["patient"]]
+            unlabelled = pool == "gan"  # its patients lend images alone, also where a rule could label them
             records = [
                 SliceRecord(
                     case=case["case"],
@@ -255,13 +257,14 @@ def _write(
                     slice_index=position,
                     spacing=result.spacing,
                     affine=result.affine,
-                    pool=pools[case["patient"]],
-                    labelled=labelled,
+                    pool=pool,
+                    labelled=labelled and not unlabelled,
                 )
                 for position, labelled in zip(result.slices, result.labelled, strict=True)
             ]
             with np.load(result.part) as part:
-                writer.append(part["images"], part["labels"], records)
+                labels = np.full_like(part["labels"], UNLABELLED) if unlabelled else part["labels"]
+                writer.append(part["images"], labels, records)
             result.part.unlink()
     return writer.records
 
