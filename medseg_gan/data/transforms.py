@@ -22,7 +22,7 @@ LUNGS = {"left_lung": LEFT, "right_lung": RIGHT}
 
 
 class CheckPaird(MapTransform):
-    """Refuse a ground truth that does not belong to its image, and pixels that are not square."""
+    """Refuse a ground truth that does not belong to its image."""
 
     def __init__(self) -> None:
         super().__init__(KEYS, allow_missing_keys=True)

@@ -97,7 +97,10 @@ def test_the_cohort_of_the_annotator_is_a_pool_of_its_own(segthor: Prepared, tmp
 def test_derived_lungs_fill_all_three_pools(segthor: Prepared, tmp_path: Path) -> None:
     counts = prepare(segthor[0], tmp_path, "lungs")
     assert {name: pool["patients"] for name, pool in counts["pools"].items()} == {"gan": 4, "labelled": 3, "test": 2}
-    assert all(pool["slices"] == pool["labelled_slices"] for pool in counts["pools"].values())
+    labelled = {name: pool["labelled_slices"] for name, pool in counts["pools"].items()}
+    assert labelled == {"gan": 0, "labelled": 9, "test": 6}  # the GAN's patients lend images alone
+    store = SliceStore.open(tmp_path)
+    assert (store.labels[store.indices("gan")] == UNLABELLED).all()
 
 
 def test_no_identity_leaves_prepare(tmp_path: Path) -> None:

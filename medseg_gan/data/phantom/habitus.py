@@ -99,8 +99,10 @@ def draw_tissue(rng: np.random.Generator, phase: str | None = None) -> Tissue:
         blood = right = vein = plain
         myocardium, liver, spleen = plain + rng.uniform(-2, 8), clipped_normal(rng, 55, 7), clipped_normal(rng, 48, 4)
     elif phase == "arterial":
-        blood = rng.uniform(200, 350)
-        right, vein = rng.uniform(60, 400), rng.uniform(120, 520)  # early or late in the first pass
+        early = rng.random() < 0.4  # the bolus still in the right heart, or already past it
+        blood = rng.uniform(150, 210) if early else rng.uniform(210, 350)
+        right = rng.uniform(280, 450) if early else rng.uniform(60, 200)
+        vein = rng.uniform(300, 520) if early else rng.uniform(60, 300)
         myocardium, liver, spleen = rng.uniform(56, 84), rng.uniform(46, 70), rng.uniform(65, 125)
     else:
         blood = rng.uniform(150, 200)

@@ -115,14 +115,14 @@ def draw_airless(rng: np.random.Generator) -> tuple[tuple[float, float], tuple[f
     """Fluid heights, airless shares and the shift they cause: towards a collapsed lung, away from much fluid."""
     fluid, white, shift = [0.0, 0.0], [0.0, 0.0], clipped_normal(rng, 0, 6)
     for side in (0, 1):
-        if rng.random() < 0.25:
+        if rng.random() < 0.12:
             fluid[side] = float(rng.uniform(8, 70))
-        if rng.random() < 0.11:
+        if rng.random() < 0.07:
             white[side] = float(rng.uniform(0.1, 0.45))
-    if rng.random() < 0.15:  # a whole lung without air, as after collapse or surgery
+    if rng.random() < 0.05:  # a whole lung without air, as after collapse or surgery
         side = int(rng.integers(2))
         white[side] = float(rng.uniform(0.5, 0.8))
-        shift += SIDES[side] * float(rng.uniform(10, 38))
+        shift += SIDES[side] * float(rng.uniform(10, 30))
     return (fluid[0], fluid[1]), (white[0], white[1]), shift
 
 

@@ -63,9 +63,10 @@ class TrainingSet:
 
 
 def even_slices(store: SliceStore, indices: np.ndarray, count: int) -> np.ndarray:
-    """`count` of one patient's slices, evenly spread from its first to its last (all of them when there are fewer)."""
+    """`count` of one patient's slices: the middle of each of `count` equal parts (all of them when there are fewer)."""
     ordered = sorted(indices.tolist(), key=lambda k: (store.records[k].case, store.records[k].slice_index))
-    picks = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
+    count = min(count, len(ordered))
+    picks = ((np.arange(count) + 0.5) * len(ordered) / max(count, 1)).astype(int)
     return np.array([ordered[k] for k in picks], np.int64)
 
 
