@@ -55,10 +55,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read JSON.
 
     Raises:
-        MedsegError: the file is not valid JSON.
+        MedsegError: the file is missing or not valid JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MedsegError(f"{path} does not exist; run the stage that makes it") from error
     except ValueError as error:
         raise MedsegError(f"{path} is not valid JSON ({error}); it was cut off or edited, remove it") from error
 

@@ -12,6 +12,8 @@ import torch
 from medseg_gan.atomic import atomic_path
 from medseg_gan.errors import MedsegError
 
+_FULL_DISK = ("file write failed", "No space", "unexpected pos", "iostream error")
+
 
 def save_checkpoint(path: str | os.PathLike[str], **objects: Any) -> None:
     """Save each object's `state_dict()` (or the plain value itself) under its name.
@@ -27,7 +29,7 @@ def save_checkpoint(path: str | os.PathLike[str], **objects: Any) -> None:
         try:
             torch.save(state, temporary)
         except RuntimeError as error:  # torch's zip writer reports a full disk in its own words
-            if "file write failed" in str(error) or "No space" in str(error) or "unexpected pos" in str(error):
+            if any(words in str(error) for words in _FULL_DISK):
                 raise MedsegError(
                     f"disk full while writing {path}; free space and run the same command again"
                 ) from error
@@ -46,7 +48,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0][:120]
         raise MedsegError(
             f"{path} is not a checkpoint of ours or was cut off ({reason}); remove it and run again"
         ) from error

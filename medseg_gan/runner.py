@@ -90,6 +90,7 @@ def _inputs(plan: Plan, step: Step, steps: list[Step], device: str) -> Inputs:
         dataset=header.dataset,
         source=header.source,
         sections=settings.sections,
+        command=plan.command,
     )
 
 

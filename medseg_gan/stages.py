@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from pydantic import BaseModel
 from medseg_gan.atomic import read_json
 from medseg_gan.errors import MedsegError, UsageError, did_you_mean
 from medseg_gan.mistakes import show_value
-from medseg_gan.recipe import Recipe, Section
+from medseg_gan.recipe import Recipe, Section, recipe_folder
+from medseg_gan.walk import walk_folder
 
 Status = Literal["kept", "resume", "new", "refuse", "rerun", "later"]
 Record = dict[str, Any]
@@ -60,6 +62,8 @@ class Inputs:
     source: str
     sections: Mapping[str, Section]
     """Settings of every stage, for reports."""
+    command: str
+    """What to type to go on with this run."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,17 @@ class Plan:
                 raise UsageError(f"{option} {name}: there is no such stage{hint}")
         if self.until and self.rerun and names.index(self.until) < names.index(self.rerun):
             raise UsageError(f"--until {self.until} comes before --rerun {self.rerun}; nothing would be run")
+
+    @property
+    def command(self) -> str:
+        """What to type to go on with this run, in the folder where it was started."""
+        header = self.recipe.header
+        ours = header.file.parent == recipe_folder()
+        words = ["medseg-gan", "recipe", header.name if ours else str(header.file), "--out", str(self.run)]
+        words += ["--data", str(self.data)] if self.data else []
+        words += ["--profile", self.recipe.profile] if header.profiles else []
+        words += ["--device", self.device] if self.device != "auto" else []
+        return shlex.join(words + [word for text in self.recipe.sets for word in ("--set", text)])
 
     def folder(self, stage: Stage) -> Path:
         """A stage's folder."""
@@ -169,34 +184,31 @@ def result_settings(section: BaseModel) -> Record:
 def data_manifest(folder: Path) -> Record:
     """Count and fingerprint of a data folder: relative paths, sizes and times of its files, links followed.
 
-    Only the hash of the names is kept: file names of medical data can identify people.
+    Hidden files do not count: looking into a folder makes some systems write them. Only the hash of the names is kept:
+    file names of medical data can identify people.
     """
     digest = hashlib.sha256()
     files = total = 0
-    seen: set[str] = set()
-    for where, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(where)
-        if real in seen:  # links can make circles
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        for name in sorted(names):
-            path = Path(where, name)
-            if path.exists():
-                stat = path.stat()
-                digest.update(os.fsencode(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
-                files, total = files + 1, total + stat.st_size
+    for path in walk_folder(folder):
+        stat = path.stat()
+        digest.update(os.fsencode(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
+        files, total = files + 1, total + stat.st_size
     return {"kind": "folder", "files": files, "bytes": total, "sha256": digest.hexdigest()}
 
 
 def _compare(folder: Path, record: Record) -> tuple[Status, tuple[str, ...]]:
-    """Status of a stage folder against what the stage would be made with now."""
+    """Status of a stage folder against what the stage would be made with now.
+
+    A stage that failed before it made anything is new: mended data or settings are not refused for its sake.
+    """
     if not (folder / "started.json").is_file():
         return "new", ()
     old = read_json(folder / "started.json")
+    if not isinstance(old, dict):
+        raise MedsegError(f"{folder / 'started.json'} does not say how the stage was made; it was edited, remove it")
     if old.get("fingerprint") != record["fingerprint"]:
-        return "refuse", tuple(_differences(old, record))
+        empty = all(path.name == "started.json" for path in folder.rglob("*") if path.is_file())
+        return ("new", ()) if empty else ("refuse", tuple(_differences(old, record)))
     return ("kept" if (folder / "done.json").is_file() else "resume"), ()
 
 

@@ -22,6 +22,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from medseg_gan.data.dicom_pixels import stored_values
 from medseg_gan.errors import MedsegError
+from medseg_gan.walk import walk_folder
 
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM counts mm towards left and posterior, MONAI right and anterior
 AIR_HU = -1024  # what pixels outside the reconstructed circle become
@@ -121,15 +122,10 @@ def read_header(path: Path) -> Dataset | None:
 
 def find_dicom_folders(root: Path) -> list[Path]:
     """Return the folders at and below `root` that directly contain DICOM images, sorted."""
-    found, seen = [], set()
-    for folder, below, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back
-            below.clear()
-            continue
-        seen.add(real)
-        if any(read_header(Path(folder) / name) is not None for name in sorted(files)):
-            found.append(Path(folder))
+    found: set[Path] = set()
+    for path in walk_folder(root):
+        if path.parent not in found and read_header(path) is not None:
+            found.add(path.parent)
     return sorted(found)
 
 

@@ -11,6 +11,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from medseg_gan.data.silence import native_silence
 from medseg_gan.errors import MedsegError
 
 PIXEL_DESCRIPTION = (
@@ -39,7 +40,8 @@ def stored_values(path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, tuple
     except Exception as error:  # pydicom lets many kinds through on damaged files
         raise MedsegError(f"{path} is truncated or damaged; wanted a whole CT slice; copy it again") from error
     try:
-        stored = data.pixel_array
+        with native_silence():
+            stored = data.pixel_array
     except Exception as error:  # as many kinds, and more from its plug-ins
         if not syntax.is_compressed:
             raise MedsegError(f"{path} has truncated pixel data; wanted a whole CT slice; copy it again") from error
@@ -77,7 +79,8 @@ def _decode_with_gdcm(path: Path, data: Dataset, syntax: UID) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "pixels.dcm"
             bare.save_as(file, enforce_file_format=True)
-            return sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO="GDCMImageIO"))
+            with native_silence():
+                return sitk.GetArrayFromImage(sitk.ReadImage(str(file), imageIO="GDCMImageIO"))
     except Exception as error:  # nothing left to try
         raise MedsegError(
             f"{path} is in transfer syntax {syntax.name} ({syntax}) and neither pydicom nor GDCM decodes it; "

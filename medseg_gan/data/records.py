@@ -14,12 +14,13 @@ from medseg_gan.data.dicom import dicom_patient, find_dicom_folders
 from medseg_gan.data.volumes import is_volume_file
 from medseg_gan.errors import MedsegError
 from medseg_gan.seeding import numpy_rng
+from medseg_gan.walk import walk_folder
 
 Case = dict[str, Any]
 """`image`: path; `label`: path or None; `case`, `patient`: names from the files, pseudonyms after `disguise`."""
 
-LABEL_FOLDERS = ("labels", "label", "masks")
-LABEL_ENDING = re.compile(r"[_-](label|seg|mask|gt)$", re.IGNORECASE)
+LABEL_FOLDERS = ("labels", "label", "masks", "labelstr", "labelsts")
+LABEL_ENDING = re.compile(r"(^|[_-])(label|seg|mask|gt)$", re.IGNORECASE)
 
 DOMINANT_SHARE = 0.25
 """A patient with more of all slices than this is never put in the test pool: what is left could not train anything."""
@@ -70,18 +71,20 @@ def find_cases(root: Path, layout: str = "auto", patient_pattern: str | None = N
 
 def _folder_cases(root: Path, patient_pattern: str | None) -> list[Case]:
     """Images with their labels, which are called `NAME_label` or `NAME-label`, or lie in a folder `labels`."""
-    files = sorted(path for path in root.rglob("*") if path.is_file() and is_volume_file(path))
+    files = sorted(path for path in walk_folder(root) if is_volume_file(path))
     labels: dict[tuple[Path, str], Path] = {}
     images: dict[Path, str] = {}
     for path in files:
         stem = _stem(path)
         plain = LABEL_ENDING.sub("", stem)
-        if path.parent.name.lower() in LABEL_FOLDERS:
-            labels[path.parent.parent, plain] = path
-        elif plain != stem:
-            labels[path.parent, plain] = path
-        else:
+        inside = path.parent.name.lower() in LABEL_FOLDERS
+        place = path.parent.parent if inside else path.parent, plain
+        if not inside and plain == stem:
             images[path] = stem
+        elif place in labels:
+            raise MedsegError(f"{labels[place]} and {path} look like labels of one image; keep one of them")
+        else:
+            labels[place] = path
     cases = []
     for path, stem in images.items():
         places = [(path.parent, stem), (path.parent.parent, stem)]  # beside it, or in a sibling of its folder

@@ -89,23 +89,27 @@ class SliceStore:
         if not (folder / "cases.json").is_file():
             raise MedsegError(f"{folder} holds no slices (cases.json is missing); run the stage that makes it")
         cases = read_json(folder / "cases.json")
-        if cases.get("version") != VERSION:
-            raise MedsegError(f"{folder} was written by another version (layout {cases.get('version')}); make it anew")
+        version = cases.get("version") if isinstance(cases, dict) else None
+        if version != VERSION:
+            raise MedsegError(f"{folder} was written by another version (layout {version}); make it anew")
         try:
             images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
             labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+            records = [SliceRecord(**{**item, "spacing": tuple(item["spacing"])}) for item in cases["slices"]]
+            window, table = tuple(cases["window"]), lookup_table(cases["label_table"])
+        except (OSError, EOFError, ValueError) as error:
             raise MedsegError(
                 f"{folder}: images.npy or labels.npy cannot be read ({error}); make the store anew"
             ) from error
-        count = len(cases["slices"])
+        except (KeyError, TypeError) as error:
+            raise MedsegError(f"{folder}: cases.json is incomplete ({error}); make the store anew") from error
+        count = len(records)
         if images.shape != labels.shape or len(images) != count:
             raise MedsegError(
                 f"{folder}: images {images.shape}, labels {labels.shape} and {count} records do not belong together; "
                 "make the store anew"
             )
-        records = [SliceRecord(**{**item, "spacing": tuple(item["spacing"])}) for item in cases["slices"]]
-        return cls(folder, images, labels, records, tuple(cases["window"]), lookup_table(cases["label_table"]))
+        return cls(folder, images, labels, records, window, table)
 
     def __len__(self) -> int:
         """Number of slices."""

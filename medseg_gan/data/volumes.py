@@ -1,16 +1,18 @@
 """Read a CT volume or label map of any supported format as a MONAI MetaTensor in LPS order.
 
-NIfTI goes through MONAI's NibabelReader, NRRD and MetaImage through `SimpleITKReader`, DICOM through
+NIfTI goes through MONAI's NibabelReader (`NiftiReader`), NRRD and MetaImage through `SimpleITKReader`, DICOM through
 `DicomSeriesReader`. The readers are called directly, because LoadImage builds all of MONAI's, with their warnings.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 import torch
@@ -21,11 +23,37 @@ from monai.transforms import MapTransform, Orientation
 from monai.utils.enums import MetaKeys, SpaceKeys
 
 from medseg_gan.data.dicom import RAS_FROM_LPS, DicomSeriesReader, read_header
+from medseg_gan.data.silence import native_silence
 from medseg_gan.errors import MedsegError
 
 NIFTI = (".nii", ".nii.gz")
 SIMPLEITK = (".nrrd", ".nhdr", ".mha", ".mhd")
 HU_RANGE = (-1024, 3071)  # what 12 bits of CT hold; padding such as -3024 lies below
+
+
+class NiftiReader(NibabelReader):
+    """MONAI's reader, which must not make up a voxel size; nibabel's remarks on harmless header values are dropped."""
+
+    def read(self, data: Sequence[os.PathLike | str] | os.PathLike | str, **kwargs: Any) -> Any:
+        """Return the nibabel image of one file.
+
+        Raises:
+            MedsegError: a voxel size is zero and nothing else in the header says it.
+        """
+        remarks: list[str] = []
+
+        def take(record: logging.LogRecord) -> bool:
+            remarks.append(record.getMessage())
+            return False
+
+        nibabel.imageglobals.logger.addFilter(take)
+        try:
+            image = super().read(data, **kwargs)
+        finally:
+            nibabel.imageglobals.logger.removeFilter(take)
+        if any("should be non-zero" in remark for remark in remarks) and not image.header["sform_code"]:
+            raise MedsegError(f"{data} has a voxel size of zero in its header; wanted mm; export it again")
+        return image
 
 
 class SimpleITKReader(ImageReader):
@@ -40,7 +68,8 @@ class SimpleITKReader(ImageReader):
         shown = sitk.ProcessObject.GetGlobalWarningDisplay()
         sitk.ProcessObject.SetGlobalWarningDisplay(False)
         try:
-            return sitk.ReadImage(os.fspath(data))  # type: ignore[arg-type]
+            with native_silence():
+                return sitk.ReadImage(os.fspath(data))  # type: ignore[arg-type]
         finally:
             sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
@@ -157,7 +186,7 @@ def _reader_of(path: Path) -> ImageReader:
     if path.is_dir():
         return DicomSeriesReader()
     if name.endswith(NIFTI):
-        return NibabelReader()
+        return NiftiReader()
     if name.endswith(SIMPLEITK):
         return SimpleITKReader()
     if read_header(path) is not None:

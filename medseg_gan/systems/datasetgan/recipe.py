@@ -18,7 +18,7 @@ SegmenterName = Literal["deeplabv3", "fcn", "unet"]
 
 def _power_of_two(size: int) -> int:
     if size < 16 or size & (size - 1):
-        near = max(16, 1 << (size - 1).bit_length())
+        near = 1 << (max(size, 16) - 1).bit_length()
         raise ValueError(f"{size} is not a power of two of at least 16; use {near}")
     return size
 
