@@ -77,10 +77,10 @@ def _options(
 def recipe(
     name: Annotated[str, typer.Argument(help="A recipe's name, or the path of a YAML file.")],
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Your volumes. Without it: the built-in phantom CT.")
+        str | None, typer.Option(metavar="DIR", help="Your volumes. Without it: the built-in phantom CT.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Run folder.", show_default="runs/<recipe>-<profile>")
+        str | None, typer.Option(metavar="RUN", help="Run folder.", show_default="runs/<recipe>-<profile>")
     ] = None,
     profile: Annotated[
         str | None, typer.Option(help="Named settings.", show_default="demo on the phantom, paper with --data")
@@ -139,6 +139,8 @@ def _words(error: Exception) -> tuple[int, Sequence[str]]:
         return error.exit_code, str(error).splitlines()
     if isinstance(error, MedsegError):
         return error.exit_code, [f"error: {line}" for line in str(error).splitlines()]
+    if isinstance(error, OSError) and error.filename is not None:
+        return 1, [f"error: {error.filename}: {error.strerror}; check the path and its permissions, or see --debug"]
     text = " ".join(str(error).split())
     return 1, [f"error: {type(error).__name__}: {text}; run with --debug for the traceback"]
 

@@ -44,6 +44,8 @@ def setting_mistakes(
     found: dict[Path, tuple[type[BaseModel] | None, list[dict[str, Any]]]] = {}
     for detail in error.errors(include_url=False):
         path, owner = _locate(model, tree, detail["loc"])
+        if detail["type"] == "too_short" and any(inside[: len(path)] == path for inside in found):
+            continue  # items that are wrong, and told, are not counted
         found.setdefault(path, (owner, []))[1].append(dict(detail))
     return [
         f"{_origin(path, origins, file)}: {_sentence(path, owner, details, model)}"

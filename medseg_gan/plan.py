@@ -39,11 +39,11 @@ def plan_recipe(
         UsageError: every mistake in the recipe and its overrides, or a folder or stage that does not exist.
     """
     header = read_header(name)
-    profile = profile or _default_profile(header, data)
+    profile = _default_profile(header, data) if profile is None else profile
     recipe = load_recipe(name, _recipe_classes(), profile, sets)
-    run = Path(out).expanduser() if out else Path("runs") / f"{header.name}-{recipe.profile}"
+    run = _folder("--out", out) or Path("runs") / f"{header.name}-{recipe.profile}"
     _check_same_recipe(run, header)
-    folder = Path(data).expanduser() if data else None
+    folder = _folder("--data", data)
     if folder is not None:
         _check_data(folder, run)
     return Plan(
@@ -98,10 +98,25 @@ def _default_profile(header: Header, data: str | Path | None) -> str | None:
     return "demo"
 
 
+def _folder(option: str, given: str | Path | None) -> Path | None:
+    """A folder given by the user; an empty text, most often an unset variable, is not the working folder."""
+    if given is None:
+        return None
+    if not str(given).strip():
+        raise UsageError(f"{option} is empty; name a folder, or leave the option out")
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{option} {given}: there is no such home folder; give the path from the root") from error
+
+
 def _check_same_recipe(run: Path, header: Header) -> None:
     """A run folder belongs to one recipe."""
     if (run / "recipe.yaml").is_file():
-        name = read_yaml(run / "recipe.yaml", str(run / "recipe.yaml")).get("recipe")
+        try:
+            name = read_yaml(run / "recipe.yaml", str(run / "recipe.yaml")).get("recipe")
+        except UsageError as error:
+            raise UsageError(f"{error}; remove the file, every run writes it anew") from error
         if name != header.name:
             raise UsageError(f"--out {run} holds a run of the recipe {name}, not of {header.name}; choose another")
 

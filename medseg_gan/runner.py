@@ -12,21 +12,22 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
 from medseg_gan import __version__
 from medseg_gan.atomic import read_json, write_json, write_text
 from medseg_gan.device import processor_name, resolve_device, resolve_precision, set_threads
-from medseg_gan.errors import MedsegError, UsageError
+from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson
 from medseg_gan.recipe import import_object, resolved_text
 from medseg_gan.stages import Inputs, Plan, Step
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy")
 
 
@@ -106,7 +107,7 @@ def _run_step(step: Step, inputs: Inputs) -> float:
     if inputs.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
-    with _disk_full_said_plainly(step.folder):
+    with _disk_full_said_plainly(step.folder), _damage_traced(inputs.folders):
         function(step.section, step.folder, inputs)
 
     seconds = time.time() - start
@@ -153,8 +154,7 @@ def _alone_in(run: Path) -> Iterator[None]:
         raise UsageError(f"--out {run} is a file, wanted a folder")
     if run.is_dir() and any(run.iterdir()) and not (run / "lock").is_file():
         raise UsageError(f"--out {run} is not empty and not a run folder; choose another")
-    run.mkdir(parents=True, exist_ok=True)
-    with open(run / "lock", "a+") as lock:
+    with _lock_file(run) as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -171,12 +171,40 @@ def _alone_in(run: Path) -> Iterator[None]:
         yield
 
 
+def _lock_file(run: Path) -> TextIO:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        return open(run / "lock", "a+")
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise UsageError(f"--out {run} cannot be written to ({error.strerror}); choose another") from error
+
+
+@contextmanager
+def _damage_traced(finished: Mapping[str, Path]) -> Iterator[None]:
+    """Let an error about a file of a finished stage end with how that stage is made anew."""
+    try:
+        yield
+    except WaitingForPerson:
+        raise
+    except (MedsegError, OSError) as error:
+        told = str(error)
+        if isinstance(error, OSError):
+            told = f"{error.filename} cannot be used ({error.strerror})"
+        for name, folder in finished.items():
+            if str(folder) in told:
+                told = told.rpartition("; ")[0] or told
+                raise MedsegError(f"{told}; {name} was finished, make it anew with --rerun {name}") from error
+        raise
+
+
 @contextmanager
 def _disk_full_said_plainly(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         where = error.filename or folder
         raise MedsegError(f"disk full while writing {where}; free space and run the same command again") from error

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,27 +176,42 @@ def read_masks(folder: Path, table: LabelTable, *, next_command: str = "the same
     )
 
 
-def offer_earlier_masks(folder: Path, earlier: Path) -> int:
-    """Copy masks of an earlier annotation folder to images that are identical; masks already there are left alone.
+def offer_earlier_masks(folder: Path, earlier: Path, names: Collection[str] | None = None) -> int:
+    """Give images the answers that a person gave to identical ones in an earlier annotation folder.
+
+    What already has a mask or is rejected is left alone, and so is the earlier folder.
 
     Args:
         folder: of the present annotation, exported before.
-        earlier: an annotation folder with single-image masks.
+        earlier: another annotation folder.
+        names: images of `folder` that may get an answer; None means all. An answer the person took back is not to be
+            given again, so only new images are named.
 
     Returns:
-        Number of masks copied.
+        Number of images that got a mask or were rejected again.
     """
-    old = {entry["name"]: entry["sha256"] for entry in _manifest(earlier)["images"]}
-    wanted = {entry["sha256"]: entry["name"] for entry in _manifest(folder)["images"]}
-    copied = 0
-    for path, covered in _mask_files(earlier, _manifest(earlier)):
-        name = wanted.get(old[covered[0]]) if len(covered) == 1 else None
-        if name is None or any((folder / "masks").glob(f"{name}.*")):
+    old, new = _manifest(earlier), _manifest(folder)
+    digest_of = {entry["name"]: entry["sha256"] for entry in old["images"]}
+    twin_of = {entry["sha256"]: entry["name"] for entry in new["images"] if names is None or entry["name"] in names}
+    stack_of = {tuple(entry["images"]): entry["name"] for entry in new["stacks"]}
+    rejected = _rejected(folder, [entry["name"] for entry in new["images"]])
+    answered = rejected | {name for _, covered in _mask_files(folder, new) for name in covered}
+    offered = 0
+    for path in sorted((earlier / "masks").glob("[!.]*")):
+        covered = _covers(old).get(_stem(path), [])
+        twins = tuple(twin_of.get(digest_of[name], "") for name in covered)
+        stem = twins[0] if len(twins) == 1 else stack_of.get(twins)
+        if not stem or answered & set(twins):
             continue
-        with atomic_path(folder / "masks" / path.name.replace(covered[0], name)) as temporary:
+        with atomic_path(folder / "masks" / (stem + path.name.removeprefix(_stem(path)))) as temporary:
             shutil.copyfile(path, temporary)
-        copied += 1
-    return copied
+        answered |= set(twins)
+        offered += len(twins)
+    again = {twin_of.get(digest_of[name], "") for name in _rejected(earlier, list(digest_of))} - answered - {""}
+    if again:
+        numbers = sorted(name[:4] for name in rejected | again)
+        write_text(folder / "rejected.txt", "\n".join(numbers) + "\n")
+    return offered + len(again)
 
 
 def image_sha256(image: np.ndarray) -> str:
@@ -259,14 +274,13 @@ def _exported_image(folder: Path, entry: dict[str, Any]) -> np.ndarray:
 
 def _mask_files(folder: Path, manifest: dict[str, Any]) -> list[tuple[Path, list[str]]]:
     """Mask files with the images each one covers; a file that belongs to no image is refused."""
-    covers = {entry["name"]: [entry["name"]] for entry in manifest["images"]}
-    covers |= {entry["name"]: entry["images"] for entry in manifest["stacks"]}
+    covers = _covers(manifest)
     numbered = {name.split("-")[0]: name for name in covers}
     found = []
     for path in sorted((folder / "masks").glob("*")):
         if path.name.startswith("."):
             continue  # a viewer's or an interrupted copy's own file
-        stem = path.name.removesuffix(".nii.gz").removesuffix(".nii").removesuffix(".png")
+        stem = _stem(path)
         if stem == path.name:
             raise MedsegError(f"{path} is neither .png nor .nii.gz; save the mask as one of them")
         if stem not in covers:
@@ -279,6 +293,17 @@ def _mask_files(folder: Path, manifest: dict[str, Any]) -> list[tuple[Path, list
             raise MedsegError(f"{path} {hint}. Masks carry the name of their image, such as {next(iter(covers))}")
         found.append((path, covers[stem]))
     return found
+
+
+def _covers(manifest: dict[str, Any]) -> dict[str, list[str]]:
+    """Images behind the name of every image and stack."""
+    covers = {entry["name"]: [entry["name"]] for entry in manifest["images"]}
+    return covers | {entry["name"]: entry["images"] for entry in manifest["stacks"]}
+
+
+def _stem(path: Path) -> str:
+    """Name of the image or stack that a mask is for; the whole name where the ending is none of a mask."""
+    return path.name.removesuffix(".nii.gz").removesuffix(".nii").removesuffix(".png")
 
 
 def _rejected(folder: Path, names: list[str]) -> set[str]:

@@ -167,11 +167,14 @@ class StyleGAN2Step:
         return penalty * (self.settings.pl_weight * self.settings.pl_interval), {"path_length": penalty}
 
     def d_main(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Lower the logits of generated images, raise those of real ones; both seen through the augmentations."""
+        """Lower the logits of generated images, raise those of real ones; both seen through the augmentations.
+
+        One pass judges both: interleaved, the groups of the minibatch standard deviation are those of two passes.
+        """
         with torch.no_grad():
             fake, _ = self.generate(len(real))
-        logits_fake = self.discriminate(self.pipe(fake))
-        logits_real = self.discriminate(self.pipe(real))
+        both = torch.stack([fake, real], dim=1).flatten(0, 1)  # (2B, C, H, W): fake, real, fake, real, ...
+        logits_fake, logits_real = self.discriminate(self.pipe(both)).unflatten(0, (-1, 2)).unbind(1)
         self.ada.report(logits_real)
         loss = discriminator_loss(logits_real, logits_fake).mean()
         return loss, {"loss_D": loss, "sign_real": logits_real.sign().mean(), "sign_fake": logits_fake.sign().mean()}

@@ -68,7 +68,7 @@ def test_costs_add_up(store: SliceStore, row: str) -> None:
     uses = {name for name, _, _ in one.parts}
     assert (one.cost.real_slices > 0) == ("real" in uses)
     assert (one.cost.stand_in_slices > 0) == bool(uses & {"synthetic", "annotated"})
-    assert (one.cost.pseudo_slices > 0) == ("pseudo" in uses)
+    assert (one.cost.pseudo_slices > 0) == ("pseudo-0" in uses)
     assert sum(share for _, _, share in one.parts) == 1
     assert str(one.cost.real_slices or one.cost.annotated_synthetic) in title(row, one.cost) or row == "synthetic"
 

@@ -116,7 +116,7 @@ def draw_tissue(rng: np.random.Generator, phase: str | None = None) -> Tissue:
         phase=phase, muscle=muscle, fat=fat, lung=lung, lung_slope=float(rng.uniform(0.05, 0.55)), blood=blood,
         right_blood=right, vein=vein, myocardium=myocardium, liver=liver, spleen=spleen,
         bone=rng.uniform(330, 620), marrow=rng.uniform(110, 240), esophagus=clipped_normal(rng, 36, 7),
-        mediastinal_fat=fat + rng.uniform(5, 45),
+        mediastinal_fat=fat + rng.uniform(2, 25),
     )  # fmt: skip
 
 
@@ -125,8 +125,8 @@ def draw_scan(rng: np.random.Generator, build: Build) -> Scan:
     width = (build.half_width + build.wall + build.fat) / 163
     pixel = 1.46 * width**0.5 * np.exp(0.145 * rng.standard_normal())
     angle = np.deg2rad(5.0) * rng.standard_normal()
-    if rng.random() < 0.25:
-        angle = float(np.deg2rad(rng.uniform(15, 42)) * rng.choice((-1, 1)))  # lying half on a side
+    if rng.random() < 0.30:
+        angle = float(np.deg2rad(rng.uniform(20, 65)) * rng.choice((-1, 1)))  # lying on a side, half or nearly
     count = 3
     waves = np.stack(
         [

@@ -41,7 +41,7 @@ def at(point: np.ndarray, dx: float, dy: float, dz: float) -> np.ndarray:
 def draw_landmarks(rng: np.random.Generator, build: Build, shift: float) -> Landmarks:
     """Draw where the carina, the arch, the heart and the hila lie."""
     L, W, D = build.lung_length, build.half_width, build.half_depth
-    spread = float(rng.uniform(2.0, 8.0))
+    spread = float(rng.uniform(2.0, 6.0))
     size = float(np.exp(0.13 * rng.standard_normal())) * (W / 137) ** 0.5
     if rng.random() < 0.15:
         size *= rng.uniform(1.12, 1.3)  # enlarged heart
@@ -49,7 +49,7 @@ def draw_landmarks(rng: np.random.Generator, build: Build, shift: float) -> Land
         [2.0 + shift + rng.normal(0, 6), 0.10 * D + rng.normal(0, 4), L * clipped_normal(rng, 0.36, 0.03)]
     )
     heart = np.array(
-        [shift + 20 + rng.normal(0, 10), -0.36 * D + rng.normal(0, 6), L * clipped_normal(rng, 0.66, 0.045)]
+        [shift + 20 + rng.normal(0, 8), -0.36 * D + rng.normal(0, 6), carina[2] + L * clipped_normal(rng, 0.30, 0.025)]
     )
     hilum = carina[2] + 0.09 * L
     right = np.array([-0.36 * W + shift, 0.10 * D + rng.normal(0, 4), hilum + rng.normal(4, 5)])
@@ -98,7 +98,7 @@ def heart_parts(rng: np.random.Generator, tissue: Tissue, marks: Landmarks) -> l
     right = ellipsoid(c + s * np.array([-9, -18, 6]), s * squash * (42, 17, 26), apex + np.array([0.1, 0.25, 0.3]))
     blood, other, muscle = tissue.blood, tissue.right_blood, tissue.myocardium
     around = tissue.mediastinal_fat + 15
-    if rng.random() < 0.14:  # fluid in the sac
+    if rng.random() < 0.08:  # fluid in the sac
         outer, around = [shape.grown(rng.uniform(3, 10)) for shape in outer], rng.uniform(5, 30)
     return [
         *margin,
@@ -116,7 +116,7 @@ def aorta_tube(rng: np.random.Generator, build: Build, marks: Landmarks, spine_y
     """From the root in the heart over the arch down in front of the spine."""
     L, D, c, s = build.lung_length, build.half_depth, marks.heart, marks.heart_size
     age = rng.random()  # the older the wider and the more winding
-    up, down = 13.5 + 4.5 * age + rng.normal(0, 1), 10.5 + 3.5 * age + rng.normal(0, 0.8)
+    up, down = 15.0 + 4.0 * age + rng.normal(0, 1), 11.8 + 3.5 * age + rng.normal(0, 0.8)
     if rng.random() < 0.06:
         up *= rng.uniform(1.2, 1.5)
     x, back = marks.shift, spine_y - rng.uniform(6, 16)

@@ -156,8 +156,11 @@ class Slicer:
         shape, gap, shell, bow = self.patient.couch
         hu = np.full((frame.size, frame.size), -1000.0, np.float32)
         below = -1 if self.patient.scan.prone else 1  # rows run to the back, and a prone patient lies on the front
-        lowest = below * skin_outline(self.patient.build, 0.6)[(2 + below) * len(THETA) // 4]
-        top = below * float(self.patient.scan.pose.to_scanner(np.zeros(1), np.array([lowest]))[1][0]) + gap
+        skin = skin_outline(self.patient.build, 0.6)
+        top = (
+            float((below * self.patient.scan.pose.to_scanner(skin * np.cos(THETA), skin * np.sin(THETA))[1]).max())
+            + gap
+        )
         x, y = frame.scanner[None], below * frame.scanner[:, None]
         fall = 0 * x if shape == "flat" else bow - np.sqrt(np.maximum(bow**2 - x**2, 1.0))
         level = y - top + fall  # depth below the couch's upper face; a curved couch rises at the sides

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from medseg_gan.annotate.files import export_images, exported_images, read_masks
+from medseg_gan.annotate.files import export_images, exported_images, offer_earlier_masks, read_masks
 from medseg_gan.data.lungs import lungs_of_slice
 from medseg_gan.data.slices import to_hu
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, LabelTable
+from medseg_gan.training.log import say
 
 LUNGS = ("left_lung", "right_lung")
 
@@ -221,6 +222,7 @@ def annotate_by_person(
     spacing: Sequence[float],
     table: LabelTable,
     next_command: str,
+    earlier: Sequence[Path] = (),
 ) -> Collected:
     """Export images, read a person's masks, and export further images in place of rejected ones.
 
@@ -233,6 +235,7 @@ def annotate_by_person(
         spacing: mm of row, column and slice thickness.
         table: classes to paint.
         next_command: what to type when the masks are there.
+        earlier: annotation folders whose answers identical images get at once, the first of them first.
 
     Raises:
         WaitingForPerson: masks are missing.
@@ -244,7 +247,10 @@ def annotate_by_person(
         shown = exported_images(folder)[:count]
         if len(shown) and _same_images(hu[: len(shown)], shown, window):
             hu[: len(shown)] = shown  # the last bits differ between machines; the person saw these
-        export_images(folder, hu, window=window, spacing=spacing, table=table)
+        names = export_images(folder, hu, window=window, spacing=spacing, table=table)
+        for old in earlier:
+            if offered := offer_earlier_masks(folder, old, names[len(shown) :]):
+                say(f"annotate: {offered} images are those of {old} and keep the answers given there")
         painted = read_masks(folder, table, next_command=next_command)
         accepted = np.flatnonzero(painted.accepted)
         rejected = {"rejected by the person": len(painted.accepted) - len(accepted)}

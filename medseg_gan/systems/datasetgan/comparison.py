@@ -43,28 +43,27 @@ def train_segmenters(config: TrainSegmenters, folder: Path, inputs: Inputs) -> N
         "synthetic": inputs.folders["synthesize"] / "train",
         "annotated": inputs.folders["annotate"] / "annotated",
     }
-    sets = training_sets(config, store, inputs)
-    draws = {seed: draw for seed, draw in enumerate(_draws(config, store, inputs))}
+    draws = _draws(config, store, inputs)
+    sets = training_sets(config, store, draws, inputs)
+    direct = [item for item in sets if item.row != "pseudo_label"]
+    taught = [item for item in sets if item.row == "pseudo_label"]
     for name in config.networks:
-        first = [item for item in sets if item.row != "pseudo_label"]
-        second = [item for item in sets if item.row == "pseudo_label"]
-        _train(config, folder, name, first, draws, stores, inputs, store)
-        for item in second:
-            pseudo = folder / name / f"pseudo-{item.seed}"
-            _pseudo_label(pseudo, folder / name / f"real30-{item.seed}", store, inputs)
-        for item in second:
-            own = {**stores, "pseudo": folder / name / f"pseudo-{item.seed}"}
-            _train(config, folder, name, [item], draws, own, inputs, store)
+        _train(config, folder, name, direct, draws, stores, inputs, store)
+        for item in taught:
+            stores[f"pseudo-{item.seed}"] = folder / name / f"pseudo-{item.seed}"
+            _pseudo_label(stores[f"pseudo-{item.seed}"], folder / name / f"real30-{item.seed}", store, inputs)
+        _train(config, folder, name, taught, draws, stores, inputs, store)
     write_json(folder / "rows.json", [_row_entry(item) for item in sets])
 
 
-def training_sets(config: TrainSegmenters, store: SliceStore, inputs: Inputs) -> list[TrainingSet]:
+def training_sets(
+    config: TrainSegmenters, store: SliceStore, draws: Sequence[Draw], inputs: Inputs
+) -> list[TrainingSet]:
     """Every row with every segmenter seed it is trained with, in the recipe's order."""
     synthetic = SliceStore.open(inputs.folders["synthesize"] / "train").indices()
     annotated = SliceStore.open(inputs.folders["annotate"] / "annotated").indices()
     annotator = read_json(inputs.folders["annotate"] / "annotator.json")
     stand_in = Cost(stand_in_slices=annotator["real_slices"], stand_in_patients=annotator["real_patients"])
-    draws = _draws(config, store, inputs)
     return [
         training_set(row, seed, draws[seed], store, synthetic=synthetic, annotated=annotated, stand_in=stand_in)
         for row in config.rows
@@ -97,7 +96,7 @@ def _train(
     folder: Path,
     name: str,
     sets: Sequence[TrainingSet],
-    draws: Mapping[int, Draw],
+    draws: Sequence[Draw],
     stores: Mapping[str, Path],
     inputs: Inputs,
     store: SliceStore,
@@ -107,7 +106,9 @@ def _train(
             config.segmenter,
             folder / name / f"{item.row}-{item.seed}",
             [
-                TrainingSource(StoredSlices(stores[where], indices), share, balanced=where in ("real", "pseudo"))
+                TrainingSource(
+                    StoredSlices(stores[where], indices), share, balanced=where not in ("synthetic", "annotated")
+                )
                 for where, indices, share in item.parts
             ],
             num_classes=store.table.num_classes,

@@ -109,6 +109,11 @@ class TrainGan(Section):
         group = min(self.mbstd_group, self.batch_size)
         if self.batch_size % group:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of mbstd_group {self.mbstd_group}")
+        if self.batch_gpu and (self.batch_size % self.batch_gpu or self.batch_gpu % min(group, self.batch_gpu)):
+            raise ValueError(
+                f"batch_gpu {self.batch_gpu} must divide batch_size {self.batch_size} and be a multiple of mbstd_group "
+                f"{self.mbstd_group}, or smaller than it"
+            )
         return self
 
 
@@ -200,6 +205,13 @@ class TrainSegmenters(Section):
     few_slices: PositiveInt = Field(10, description="slices of each of them")
     val_slices: PositiveInt = Field(60, description="slices of held-out labelled patients that pick the checkpoint")
     checkpoints: PositiveInt = Field(4, description="checkpoints of a training among which the protocols pick")
+
+    @model_validator(mode="after")
+    def _pseudo_labels_have_a_teacher(self) -> TrainSegmenters:
+        if "pseudo_label" in self.rows and "real30" not in self.rows:
+            raise ValueError("rows has pseudo_label without real30, whose segmenters paint its labels; add real30")
+        return self
+
     workers: int = Field(0, ge=0, description="processes (0: one per core)", json_schema_extra={"fingerprint": False})
 
 

@@ -149,7 +149,7 @@ def training_set(
         "real30_spread": ((("real", draw.spread, 1.0),), real_cost(draw.spread)),
         "hybrid": ((("synthetic", synthetic, 0.5), ("real", draw.few, 0.5)), real_cost(draw.few, factory)),
         "pseudo_label": (
-            (("pseudo", np.arange(len(unlabelled)), 0.5), ("real", draw.few, 0.5)),
+            ((f"pseudo-{seed}", np.arange(len(unlabelled)), 0.5), ("real", draw.few, 0.5)),
             real_cost(draw.few, pseudo_slices=len(unlabelled)),
         ),
     }

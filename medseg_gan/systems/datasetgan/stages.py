@@ -55,6 +55,7 @@ from medseg_gan.training.stylegan2 import load_generator, train_stylegan2
 def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
     """Turn volumes into slices and cut their patients into pools; without data, draw the phantom first."""
     workers = config.workers or os.cpu_count() or 1
+    annotator_kind(inputs.sections["annotate"], inputs)  # type: ignore[arg-type]  # refused now, not after the GAN
     cohort: list[Case] = []
     if inputs.data is None:
         phantom = folder / "phantom"
@@ -142,10 +143,12 @@ def annotate(config: Annotate, folder: Path, inputs: Inputs) -> None:
             window=store.window,
             spacing=spacing,
             table=store.table,
-            next_command=f"medseg-gan recipe {inputs.recipe} --out {inputs.run} with the options of before",
+            next_command=inputs.command,
+            earlier=earlier_annotations(inputs.run, folder.name),
         )
         held_out = None
-        who = {"kind": kind, "who": "a person", "real_slices": 0, "real_patients": 0}
+        who: dict[str, Any] = {"kind": kind, "who": f"{config.num_images} generated slices painted by hand"}
+        who |= {"real_slices": 0, "real_patients": 0}
     else:
         annotator, who = build_annotator(kind, config, folder, store, spacing, inputs)
         found = collect_accepted(images_of, annotator, candidates, config.num_images)
@@ -157,11 +160,17 @@ def annotate(config: Annotate, folder: Path, inputs: Inputs) -> None:
     write_json(folder / "annotator.json", {**who, "sampled": found.sampled, "rejected": dict(found.rejected)})
 
 
+def earlier_annotations(run: Path, name: str) -> list[Path]:
+    """A person's folders in what `--rerun` moved away, newest first: hours of work that identical images get back."""
+    found = (run / "replaced").glob(f"*/{name}/person/manifest.json")
+    return sorted((path.parent for path in found), reverse=True)
+
+
 def annotator_kind(config: Annotate, inputs: Inputs) -> str:
     """Who paints: what was asked for, or by default the HU rule, the stand-in, or a person.
 
     Raises:
-        MedsegError: the stand-in was asked for and there is no cohort to train it.
+        MedsegError: the annotator asked for cannot label this: no cohort to train the stand-in, or more than lungs.
     """
     preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
     if config.annotator == "auto":
@@ -169,6 +178,11 @@ def annotator_kind(config: Annotate, inputs: Inputs) -> str:
     if config.annotator == "segmenter" and inputs.data is not None:
         raise MedsegError(
             "annotate.annotator=segmenter needs a cohort of its own, which only the phantom has; use person or lungs"
+        )
+    if config.annotator == "lungs" and preparation.labels != "lungs":
+        raise MedsegError(
+            f"annotate.annotator=lungs labels lungs only, prepare.labels is {preparation.labels}; "
+            "use prepare.labels=lungs or another annotator"
         )
     return config.annotator
 

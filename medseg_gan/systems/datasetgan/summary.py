@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from medseg_gan.report.page import ReportContent, write_report
 from medseg_gan.seeding import numpy_rng
 from medseg_gan.stages import Inputs
 from medseg_gan.systems.datasetgan.recipe import Report, TrainSegmenters
+from medseg_gan.training.engine import read_stats
 
 PAPER_ROWS = [
     {"row": "synthetic", "title": "1500 synthetic", "test_g": ".773 ± .012", "test_r": ".551 ± .006"},
@@ -68,7 +68,7 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
             generated_labels=generated.labels[fake],
             uncertainty=np.load(generated.folder / "uncertainty.npy", mmap_mode="r")[fake].astype(np.float32),
             sample_grids=sorted((folders["train_gan"] / "samples").glob("[0-9]*.png")),
-            training_stats=_lines(folders["train_gan"] / "stats.jsonl"),
+            training_stats=read_stats(folders["train_gan"]),
             segmenter_stats=_curves(folders["train_segmenters"], training),
             pools=[{"pool": name, **numbers} for name, numbers in counts["pools"].items()],
             left_out={reason: number for reason, number in counts["left_out"].items() if number},
@@ -109,10 +109,6 @@ def _some(rng: np.random.Generator, indices: np.ndarray, count: int) -> np.ndarr
 def _grey(store: SliceStore, indices: np.ndarray) -> np.ndarray:
     """Slices in their window as `(N, H, W)` uint8."""
     return ((to_unit(store.images[indices], store.window) + 1) * 127.5).round().astype(np.uint8)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _curves(folder: Path, training: TrainSegmenters) -> dict[str, list[dict[str, Any]]]:
