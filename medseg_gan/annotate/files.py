@@ -15,6 +15,7 @@ The eight digits are the start of the image's sha256, so a mask carries the hash
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -303,7 +304,7 @@ def _covers(manifest: dict[str, Any]) -> dict[str, list[str]]:
 
 def _stem(path: Path) -> str:
     """Name of the image or stack that a mask is for; the whole name where the ending is none of a mask."""
-    return path.name.removesuffix(".nii.gz").removesuffix(".nii").removesuffix(".png")
+    return re.sub(r"\.(nii\.gz|nii|png)$", "", path.name, flags=re.IGNORECASE)
 
 
 def _rejected(folder: Path, names: list[str]) -> set[str]:
@@ -313,7 +314,11 @@ def _rejected(folder: Path, names: list[str]) -> set[str]:
         return set()
     by_number = {name[:4]: name for name in names}
     rejected = set()
-    for line in path.read_text(encoding="utf-8").split():
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split()
+    except UnicodeDecodeError as error:
+        raise MedsegError(f"{path} is not plain text; wanted a number on each line; save it as UTF-8") from error
+    for line in lines:
         number = line.split("-")[0].zfill(4)
         if number not in by_number:
             raise MedsegError(f"{path} lists {line}, which is no image; wanted numbers from 0000 to {names[-1][:4]}")
@@ -325,7 +330,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
         raise MedsegError(f"{folder} holds no exported images (manifest.json is missing); export them first")
-    return read_json(path)
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not {"classes", "size", "images", "stacks"} <= manifest.keys():
+        raise MedsegError(f"{path} does not say which images were exported; it was edited, remove it")
+    return manifest
 
 
 def _save_nifti(path: Path, images: np.ndarray, spacing: Sequence[float]) -> None:

@@ -26,7 +26,7 @@ def read_mask(path: Path, shape: tuple[int, int, int], table: LabelTable) -> np.
     Raises:
         MedsegError: the file cannot be read, has another size, or holds values outside the table.
     """
-    values = _read_png(path, table)[None] if path.suffix == ".png" else _read_nifti(path)
+    values = _read_png(path, table)[None] if path.suffix.lower() == ".png" else _read_nifti(path)
     if values.shape != shape:
         got, wanted = ("x".join(str(length) for length in reversed(sizes)) for sizes in (values.shape, shape))
         raise MedsegError(f"{path} is {got} (width x height x slices), its image {wanted}; repaint it at that size")

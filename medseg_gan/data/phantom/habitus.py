@@ -125,8 +125,8 @@ def draw_scan(rng: np.random.Generator, build: Build) -> Scan:
     width = (build.half_width + build.wall + build.fat) / 163
     pixel = 1.46 * width**0.5 * np.exp(0.145 * rng.standard_normal())
     angle = np.deg2rad(5.0) * rng.standard_normal()
-    if rng.random() < 0.30:
-        angle = float(np.deg2rad(rng.uniform(20, 65)) * rng.choice((-1, 1)))  # lying on a side, half or nearly
+    if rng.random() < 0.20:
+        angle = float(np.deg2rad(rng.uniform(10, 19)) * rng.choice((-1, 1)))  # lying half on a side
     count = 3
     waves = np.stack(
         [
