@@ -44,7 +44,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise MedsegError(f"{path} does not exist; run the stage that makes it")
+        raise MedsegError(f"{path} does not exist; run the stage that makes it, or check the path")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

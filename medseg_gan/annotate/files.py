@@ -192,12 +192,15 @@ def offer_earlier_masks(folder: Path, earlier: Path, names: Collection[str] | No
         Number of images that got a mask or were rejected again.
     """
     old, new = _manifest(earlier), _manifest(folder)
+    if old["classes"] != new["classes"]:
+        return 0  # the numbers in its masks mean other organs
     digest_of = {entry["name"]: entry["sha256"] for entry in old["images"]}
     twin_of = {entry["sha256"]: entry["name"] for entry in new["images"] if names is None or entry["name"] in names}
     stack_of = {tuple(entry["images"]): entry["name"] for entry in new["stacks"]}
     rejected = _rejected(folder, [entry["name"] for entry in new["images"]])
     answered = rejected | {name for _, covered in _mask_files(folder, new) for name in covered}
-    offered = 0
+    again = {twin_of.get(digest_of[name], "") for name in _rejected(earlier, list(digest_of))} - answered - {""}
+    offered = set(again)
     for path in sorted((earlier / "masks").glob("[!.]*")):
         covered = _covers(old).get(_stem(path), [])
         twins = tuple(twin_of.get(digest_of[name], "") for name in covered)
@@ -207,12 +210,11 @@ def offer_earlier_masks(folder: Path, earlier: Path, names: Collection[str] | No
         with atomic_path(folder / "masks" / (stem + path.name.removeprefix(_stem(path)))) as temporary:
             shutil.copyfile(path, temporary)
         answered |= set(twins)
-        offered += len(twins)
-    again = {twin_of.get(digest_of[name], "") for name in _rejected(earlier, list(digest_of))} - answered - {""}
+        offered |= set(twins)
     if again:
         numbers = sorted(name[:4] for name in rejected | again)
         write_text(folder / "rejected.txt", "\n".join(numbers) + "\n")
-    return offered + len(again)
+    return len(offered)
 
 
 def image_sha256(image: np.ndarray) -> str:

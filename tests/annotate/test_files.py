@@ -205,6 +205,29 @@ def test_earlier_masks_are_offered_to_identical_images_only(tmp_path, images, ma
     assert offer_earlier_masks(new, old) == 0
     save_grey(new, new_names[1], masks[3])
     np.testing.assert_array_equal(read_masks(new, TABLE).labels, masks[2:])
+    export(tmp_path / "other", images, lookup_table("segthor"))
+    assert offer_earlier_masks(tmp_path / "other", old) == 0  # there 1 is the esophagus
+
+
+def test_a_stack_and_rejections_are_offered_too_but_only_to_the_images_named(tmp_path, images, masks):
+    old, new = tmp_path / "old", tmp_path / "new"
+    export(old, images[:3])
+    (stack,) = (old / "images").glob("stack-*.nii.gz")
+    painted = masks[:3].copy()
+    painted[2] = 0  # not painted, but rejected
+    save_nifti(old / "masks" / stack.name, painted, stack)
+    (old / "rejected.txt").write_text("2\n")
+    (old / "masks" / "notes.txt").write_text("of no image")
+    names = export(new, images[:3])
+    export(new, images)
+    assert offer_earlier_masks(new, old, names[2:]) == 1
+    assert (new / "rejected.txt").read_text() == "0002\n" and not list((new / "masks").iterdir())
+    (new / "rejected.txt").unlink()
+    assert offer_earlier_masks(new, old) == 3
+    assert [path.name for path in (new / "masks").iterdir()] == [stack.name]
+    assert (new / "rejected.txt").read_text() == "0002\n"
+    with pytest.raises(WaitingForPerson, match="2 of 3 masks found; missing 0003"):
+        read_masks(new, TABLE)
 
 
 def test_a_folder_without_export_says_so(tmp_path):

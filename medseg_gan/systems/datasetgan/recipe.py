@@ -23,6 +23,13 @@ def _power_of_two(size: int) -> int:
     return size
 
 
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is named twice; keep one")
+    return names
+
+
 class Phantom(Section):
     """The built-in thorax phantom, used when no data folder is given."""
 
@@ -189,12 +196,12 @@ class Synthesize(Section):
 class TrainSegmenters(Section):
     """Segmenters on each training set, at equal optimiser steps."""
 
-    rows: tuple[Row, ...] = Field(
+    rows: Annotated[tuple[Row, ...], AfterValidator(_distinct)] = Field(
         ("synthetic", "real", "hybrid", "real30", "real30_spread", "annotated_only", "pseudo_label"),
         min_length=1,
         description="training sets",
     )
-    networks: tuple[SegmenterName, ...] = Field(
+    networks: Annotated[tuple[SegmenterName, ...], AfterValidator(_distinct)] = Field(
         ("deeplabv3",), min_length=1, description="each is trained on every row"
     )
     segmenter: Segmenter = Segmenter()
@@ -205,14 +212,13 @@ class TrainSegmenters(Section):
     few_slices: PositiveInt = Field(10, description="slices of each of them")
     val_slices: PositiveInt = Field(60, description="slices of held-out labelled patients that pick the checkpoint")
     checkpoints: PositiveInt = Field(4, description="checkpoints of a training among which the protocols pick")
+    workers: int = Field(0, ge=0, description="processes (0: one per core)", json_schema_extra={"fingerprint": False})
 
     @model_validator(mode="after")
     def _pseudo_labels_have_a_teacher(self) -> TrainSegmenters:
         if "pseudo_label" in self.rows and "real30" not in self.rows:
             raise ValueError("rows has pseudo_label without real30, whose segmenters paint its labels; add real30")
         return self
-
-    workers: int = Field(0, ge=0, description="processes (0: one per core)", json_schema_extra={"fingerprint": False})
 
 
 class Evaluate(Section):

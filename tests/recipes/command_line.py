@@ -1,0 +1,45 @@
+"""The command line in this process, with all that a terminal would show of it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from medseg_gan.cli import app
+
+HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # by Python's default filters
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: exit code, lines on stdout, lines on stderr."""
+
+    code: int
+    out: list[str]
+    err: list[str]
+
+
+Command = Callable[..., Ended]
+
+
+def command_of(capfd: pytest.CaptureFixture[str]) -> Command:
+    """`medseg-gan recipe segthor_datasetgan --profile smoke WORDS`, as a user sees it end.
+
+    One thread, for a busy machine's sake. What C libraries print counts, and so do warnings.
+    """
+
+    def call(*words: str | os.PathLike[str], name: str = "segthor_datasetgan", profile: str = "smoke") -> Ended:
+        line = ["recipe", name, "--profile", profile, "--set", "run.threads=1", *map(os.fspath, words)]
+        capfd.readouterr()
+        with warnings.catch_warnings(record=True) as caught, pytest.raises(SystemExit) as ended:
+            warnings.simplefilter("default")
+            app(line)
+        shown = capfd.readouterr()
+        told = [f"warning: {one.message}" for one in caught if not issubclass(one.category, HIDDEN)]
+        return Ended(int(ended.value.code or 0), shown.out.splitlines(), shown.err.splitlines() + told)
+
+    return call
