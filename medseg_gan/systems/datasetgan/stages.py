@@ -218,7 +218,7 @@ def build_annotator(
         return predict_labels(network, images, device=inputs.device, precision=inputs.precision).numpy()
 
     patients = len(store.patients("annotator"))
-    who = f"a stand-in, a segmenter trained on {len(cohort)} real labelled slices of {patients} patients of its own"
+    who = f"a segmenter ({config.stand_in.name})"
     plausible = Plausible.from_labels(store.labels[cohort], store.table)
     return segmenter_annotator(label_of, plausible), {
         "kind": kind,
