@@ -33,11 +33,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(file.fileno())  # the rename must not overtake the content
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if is_full_disk(error):
             raise MedsegError(f"disk full while writing {path}; free space and run the same command again") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether a write failed for want of room; NumPy reports a write cut short without an error number."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(error)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -21,13 +21,12 @@ from typing import Any, TextIO
 import torch
 
 from medseg_gan import __version__
-from medseg_gan.atomic import read_json, write_json, write_text
+from medseg_gan.atomic import is_full_disk, read_json, write_json, write_text
 from medseg_gan.device import processor_name, resolve_device, resolve_precision, set_threads
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson
 from medseg_gan.recipe import import_object, resolved_text
 from medseg_gan.stages import Inputs, Plan, Step
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy")
 
 
@@ -176,7 +175,7 @@ def _lock_file(run: Path) -> TextIO:
         run.mkdir(parents=True, exist_ok=True)
         return open(run / "lock", "a+")
     except OSError as error:
-        if error.errno in FULL:
+        if is_full_disk(error):
             raise
         raise UsageError(f"--out {run} cannot be written to ({error.strerror}); choose another") from error
 
@@ -204,7 +203,7 @@ def _disk_full_said_plainly(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if not is_full_disk(error):
             raise
         where = error.filename or folder
         raise MedsegError(f"disk full while writing {where}; free space and run the same command again") from error

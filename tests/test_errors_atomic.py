@@ -67,6 +67,9 @@ def test_a_disk_that_is_really_full(tmp_path):
     with pytest.raises(MedsegError, match="disk full"), atomic_path(tmp_path / "x") as temporary:
         temporary.symlink_to("/dev/full")
         temporary.write_text("a")
+    with pytest.raises(MedsegError, match="disk full"), atomic_path(tmp_path / "x.npy") as temporary:
+        temporary.symlink_to("/dev/full")
+        np.save(temporary, np.zeros(10_000))
 
 
 def test_json_that_is_no_json(tmp_path):
@@ -75,3 +78,5 @@ def test_json_that_is_no_json(tmp_path):
     (tmp_path / "x.json").write_text(json.dumps({"a": 1})[:-1])
     with pytest.raises(MedsegError, match="is not valid JSON"):
         read_json(tmp_path / "x.json")
+    with pytest.raises(MedsegError, match="does not exist; run the stage that makes it"):
+        read_json(tmp_path / "y.json")

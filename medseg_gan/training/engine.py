@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import time
@@ -18,7 +17,7 @@ from ignite.engine.events import CallableEventWithFilter
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from medseg_gan.atomic import save_png, write_text
+from medseg_gan.atomic import is_full_disk, save_png, write_text
 from medseg_gan.checkpoint import latest_checkpoint, restore, save_checkpoint
 from medseg_gan.errors import MedsegError
 from medseg_gan.training.grid import image_grid
@@ -100,7 +99,7 @@ class Training:
                 engine.load_state_dict({"iteration": done, "epoch_length": self.total, "max_epochs": 1})
                 engine.run(batches)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if not is_full_disk(error):
                 raise
             raise MedsegError(f"disk full while writing to {self.folder}; free space, then run it again") from error
 

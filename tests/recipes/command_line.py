@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import pytest
 from medseg_gan.cli import app
 
 HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # by Python's default filters
+
+PROGRESS = re.compile(r".+: \d+(/\d+)? \w+( \(|, )")  # a line per half minute, on a slow machine only
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ def command_of(capfd: pytest.CaptureFixture[str]) -> Command:
             app(line)
         shown = capfd.readouterr()
         told = [f"warning: {one.message}" for one in caught if not issubclass(one.category, HIDDEN)]
-        return Ended(int(ended.value.code or 0), shown.out.splitlines(), shown.err.splitlines() + told)
+        lines = [line for line in shown.err.splitlines() if not PROGRESS.match(line)]
+        return Ended(int(ended.value.code or 0), shown.out.splitlines(), lines + told)
 
     return call

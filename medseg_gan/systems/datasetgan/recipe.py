@@ -42,7 +42,7 @@ class Phantom(Section):
     )
     slices_per_patient: PositiveInt = Field(24, description="slices a patient, spread over the lungs")
     annotator_slices: PositiveInt = Field(16, description="slices of each patient of the annotator's cohort")
-    matrix: PositiveInt = Field(128, description="pixels a side of the written volumes")
+    matrix: int = Field(128, ge=32, multiple_of=2, description="pixels a side of the written volumes")
 
 
 class Prepare(Section):
