@@ -209,12 +209,13 @@ def cut_pools(
     gan_needs_some = gan_share is not None or not pools
     needed = num_test + MIN_LABELLED + gan_needs_some
     if len(labelled) < needed or len(others) < num_test:
-        unfit = f" ({len(dominant)} with too large a part of all slices to be tested on)" if dominant else ""
+        unfit = f" ({len(dominant)} of them hold too many of all slices to be tested on)" if dominant else ""
+        ways = "lower prepare.min_test_patients, " * (min_test > 1)
+        ways += "take prepare.labels=lungs, which needs no ground truth, " * (gan_share is None)
         raise MedsegError(
-            f"{len(labelled)} patients have labels and usable slices{unfit}; wanted at least {needed}: {num_test} "
+            f"patients with labels and usable slices: {len(labelled)}{unfit}; wanted at least {needed}: {num_test} "
             f"for the test, {MIN_LABELLED} to train segmenters{', 1 for the GAN' * gan_needs_some}. Give more "
-            "patients, lower prepare.min_test_patients, check how prepare.patient_pattern reads patients from file "
-            "names, or take prepare.labels=lungs, which needs no ground truth"
+            f"patients, {ways}or check how prepare.patient_pattern reads patients from file names"
         )
     order = numpy_rng(seed, "pools").permutation(others).tolist()
     test, rest = order[:num_test], order[num_test:]

@@ -218,6 +218,7 @@ def scores_document(
         "classes": list(classes),
         "num_test_r": len(units["test_r"]),
         "num_test_g": len(units[generated[0]]) if generated else 0,
+        "num_slices": {test: len(found) for test, found in units.items()},
         "test_patients": len(set(units["test_r"])),
         "score_name": score_name,
         "rows": [_row_document(row, units, folds, options) for row in rows],

@@ -105,6 +105,7 @@ def _of_network(scores: Scores, network: str | None, named: bool) -> list[Verdic
     prefix = f"{network}: " if named and network else ""
     singles = {key: _against(scores, key, name, network) for key, name in (DECIDING | SECOND_DRAW).items()}
     lines = [
+        *_nothing_above_floor(scores, network),
         _overall(scores, {key: singles[key].ordering for key in DECIDING}),
         *singles.values(),
         _hybrid_minus_synthetic(scores, network),
@@ -193,6 +194,19 @@ def _above_floor(scores: Scores, network: str | None) -> list[Verdict]:
     distance = f"{number(abs(score - floor))} {side} the best floor ({name}, {number(floor)})"
     title = title_of(scores, "synthetic", "synthetic")
     return [Verdict(f"“{title}” reaches {number(score)} {metric_name(scores)} on test-R, {distance}.", "")]
+
+
+def _nothing_above_floor(scores: Scores, network: str | None) -> list[Verdict]:
+    """A warning to stand first where a trivial answer is at least as good as every row."""
+    best = best_floor(scores, "test_r")
+    reached = [_miou_of(scores, row["row"], network) for row in scores.get("rows") or []]
+    measured = [score for score in reached if score is not None]
+    if best is None or not measured or max(measured) > best[1]:
+        return []
+    text = (
+        f"No row reaches the best trivial answer on test-R ({best[0]}, {number(best[1])}): the orderings mean nothing."
+    )
+    return [Verdict(text, "")]
 
 
 def best_floor(scores: Scores, test: str) -> tuple[str, float] | None:

@@ -145,7 +145,7 @@ def test_faults_are_one_line_and_leave_no_store(tmp_path: Path) -> None:
     with pytest.raises(MedsegError, match="no slice with lung was found in 1 volumes"):
         prepare(tmp_path / "belly", tmp_path / "store")
     save(tmp_path / "one" / "x.nii.gz", chest()[0], affine())
-    with pytest.raises(MedsegError, match="patients have labels"):
+    with pytest.raises(MedsegError, match="patients with labels"):
         prepare(tmp_path / "one", tmp_path / "store", "lungs")
     assert not artefacts(tmp_path / "store")
 

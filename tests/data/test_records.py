@@ -127,9 +127,9 @@ def test_patients_who_dominate_train_and_are_never_tested_on() -> None:
 
 def test_too_few_patients_are_one_clear_line() -> None:
     given = [PatientSlices(f"p{k}", 5, 5) for k in range(6)]
-    with pytest.raises(MedsegError, match=r"6 patients have labels .* wanted at least 8: 5 for the test"):
+    with pytest.raises(MedsegError, match=r"usable slices: 6; wanted at least 8: 5 for the test"):
         cut_pools(given, seed=0)
-    with pytest.raises(MedsegError, match=r"^0 patients have labels .* prepare\.labels=lungs"):
+    with pytest.raises(MedsegError, match=r"usable slices: 0; .* prepare\.labels=lungs"):
         cut_pools([PatientSlices("p", 5, 0)], seed=0)
 
 

@@ -14,7 +14,8 @@ from medseg_gan.cli import app
 
 HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # by Python's default filters
 
-PROGRESS = re.compile(r".+: \d+(/\d+)? \w+( \(|, )")  # a line per half minute, on a slow machine only
+PROGRESS = re.compile(r".+: \d+(/\d+)? \w+( \(|, )|prepare: pool \w+: ")
+"""What a stage says while it works: a line per half minute on a slow machine, and what `prepare` kept."""
 
 
 @dataclass(frozen=True)

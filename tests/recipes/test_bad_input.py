@@ -162,7 +162,7 @@ SEGTHOR_FAULTS: dict[Callable[[Path], None], tuple[str, ...]] = {
     no_voxel_size: ("Patient_02.nii.gz has a voxel size of zero", "wanted mm; export it again"),
     no_volumes: ("no volumes found, wanted SegTHOR's layout, NIfTI/NRRD/MHA files or DICOM", "check the path"),
     no_lung: ("no slice with lung was found in 7 volumes", "check that they are chest CT in HU"),
-    few_patients: ("3 patients have labels", "wanted at least 4", "Give more patients"),
+    few_patients: ("with labels and usable slices: 3", "wanted at least 4", "Give more patients"),
     same_patient_twice: ("hold the same slices but count as two patients; remove one, or set prepare.patient_pattern",),
 }
 

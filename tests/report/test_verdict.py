@@ -122,3 +122,11 @@ def test_first_line_says_who_annotated(kind: str, words: str) -> None:
     assert words in sentence
     assert "A. Reader" in sentence
     assert ("No person" in sentence) == (kind != "person")
+
+
+def test_rows_below_the_floors_are_said_to_mean_nothing() -> None:
+    scores = example_scores(lookup_table("paper"))
+    for row in scores["rows"]:
+        row["scores"]["test_r"]["clean"]["miou"] = 0.01
+    first = verdict_sentences(scores)[0]
+    assert first.startswith("No row reaches the best trivial answer") and first.endswith("mean nothing.")

@@ -149,7 +149,7 @@ def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
     training: TrainSegmenters = inputs.sections["train_segmenters"]  # type: ignore[assignment]
     preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
     annotator = read_json(inputs.folders["annotate"] / "annotator.json")
-    tests = test_sets(store, preparation, inputs)
+    tests = build_test_sets(store, preparation, inputs)
     table = store.table
     for name, (_, labels, _) in tests.items():
         write_array(folder / f"labels-{name.replace('[', '-').replace(']', '')}.npy", labels.astype(np.uint8))
@@ -188,7 +188,7 @@ TestSet = tuple[Tensor, np.ndarray, list[str]]
 """`(N, 1, H, W)` images in [-1, 1], `(N, H, W)` labels, and what each slice is drawn with in a bootstrap."""
 
 
-def test_sets(store: SliceStore, preparation: Prepare, inputs: Inputs) -> dict[str, TestSet]:
+def build_test_sets(store: SliceStore, preparation: Prepare, inputs: Inputs) -> dict[str, TestSet]:
     """test-R, and test-G with the labels of the factory and of the annotator where it could be asked."""
     test = store.indices("test", labelled=True)
     test = test[evenly_per_patient([store.records[k].patient for k in test], preparation.max_test_slices)]

@@ -263,7 +263,7 @@ STAGES = (
     Stage(
         "annotate",
         f"{_STAGES}:annotate",
-        expected=lambda r: f"{r.annotate.num_images} generated slices with masks, {r.annotate.held_out} held out",
+        expected=lambda r: f"{r.annotate.num_images} generated slices with masks by {_annotators(r)}",
     ),
     Stage(
         "train_interpreter",
@@ -281,6 +281,14 @@ STAGES = (
     ),
     Stage("report", "medseg_gan.systems.datasetgan.summary:report", folder="report", expected=lambda r: "one page"),
 )
+
+
+def _annotators(recipe: DatasetGanRecipe) -> str:
+    """Who will paint, as far as it is known before the data is."""
+    kind = recipe.annotate.annotator
+    if kind == "auto" and recipe.prepare.labels != "lungs":
+        return "a stand-in on the phantom, by you on your own data (the run waits then, exit code 3)"
+    return {"person": "you (the run waits, exit code 3)", "segmenter": "the stand-in"}.get(kind, "the HU rule")
 
 
 def _trainings(config: TrainSegmenters) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from medseg_gan.data.records import DOMINANT_SHARE
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError
 from medseg_gan.seeding import numpy_rng
@@ -101,7 +102,9 @@ def draw_real_slices(
             f"the labelled pool has {len(patients)} patient(s), wanted at least 2 (one picks checkpoints); "
             "give more labelled patients or a lower prepare.test_share"
         )
+    total = len(store.indices("labelled", labelled=True))
     order = numpy_rng(seed, "validation patients").permutation(patients).tolist()
+    order.sort(key=lambda patient: len(store.indices("labelled", patients=[patient])) > DOMINANT_SHARE * total)
     num_validation = max(1, min(4, len(patients) // 5))
     held_out, others = order[:num_validation], sorted(order[num_validation:])
     # A few patients means patients with enough slices; only where nobody has, take those with most.

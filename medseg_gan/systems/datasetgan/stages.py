@@ -100,6 +100,8 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
     counts["phantom"] = f"thorax phantom, edition {EDITION}" if inputs.data is None else ""
     write_json(folder / "counts.json", counts)
     write_text(folder / "preprocessing.txt", describe(how))
+    for pool, numbers in counts["pools"].items():
+        say(f"prepare: pool {pool}: {numbers['slices']} slices of {numbers['patients']} patients")
     for reason, count in counts["left_out"].items():
         if count:
             say(f"prepare: {count} slices left out, {reason}")
