@@ -161,7 +161,7 @@ def _show_plan(plan: Plan) -> None:
             typer.echo(f"   expected: {step.stage.expected(recipe.settings)}")
     refused: Step | None = next((step for step in steps if step.status == "refuse"), None)
     if refused:
-        typer.echo(f"\n{refused.refusal}")
+        raise refused.refusal
 
 
 _STATUS = {

@@ -92,7 +92,9 @@ def test_dry_run_tells_what_would_be_refused():
     call("recipe", "toy.yaml", "--out", "run")
     result = call("recipe", "toy.yaml", "--out", "run", "--dry-run", "--set", "train.lr=0.5")
     assert "1. make: kept, it is finished, run/01-make" in result.stdout
-    assert result.stdout.splitlines()[-1].startswith("train: settings changed since run/02-train was made (lr: 0.001")
+    assert result.exit_code == 1, "as the run itself would end"
+    assert result.stderr.startswith("error: train: settings changed since run/02-train was made (lr: 0.001")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_recipes_and_version():
