@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,9 +19,27 @@ from medseg_gan.plan import plan_recipe
 from medseg_gan.recipe import list_recipes, recipe_folder
 from medseg_gan.stages import Plan, Step
 
+_WordedByTyper: Any = typer.BadParameter.__mro__[2]  # typer brings its own click or takes the installed one
+
 
 class _Commands(TyperGroup):
     """Every command's errors end here: one line each, an exit code, and a traceback only with `--debug`."""
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
+        """Run the command line; what typer finds wrong with it is one line too, not a box of them."""
+        try:
+            code = super().main(args, **{**extra, "standalone_mode": False})
+        except _WordedByTyper as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()
+            else:
+                told = " ".join(error.format_message().replace("Value error, ", "").rstrip(".").split())
+                path = error.ctx.command_path if error.ctx else "medseg-gan"
+                typer.echo(f"error: {told[:1].lower()}{told[1:]}; see `{path} --help`", err=True)
+            code = error.exit_code
+        except typer.Abort:
+            code = 1
+        sys.exit(code or 0)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Accept `--debug` anywhere on the line."""
@@ -128,6 +147,20 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder
 
     rebuild_report(run, say=typer.echo)
     typer.echo(f"report: {run / 'report' / 'index.html'}")
+
+
+@app.command("import-weights")
+def import_weights(
+    source: Annotated[
+        Path, typer.Argument(metavar="NETWORK", help="network.pkl of StyleGAN2-ADA, or a rosinality .pt.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, such as G.pt.")],
+    grey: Annotated[bool, typer.Option("--grey", help="Turn colour networks into grey ones (Rec. 601).")] = False,
+) -> None:
+    """Convert published StyleGAN2 weights into a safe file; nothing in them is executed."""
+    from medseg_gan.weights.files import convert_weights, describe_networks
+
+    typer.echo(f"{target}: {describe_networks(convert_weights(source, target, grey))}")
 
 
 # Further commands go here, each a few lines that call the package.

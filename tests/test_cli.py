@@ -135,3 +135,31 @@ def test_python_names_are_offered_without_importing_them():
     assert callable(medseg_gan.run_recipe)
     with pytest.raises(AttributeError, match="has no attribute nothing"):
         _ = medseg_gan.nothing
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["recipe", "x", "--foo"], "no such option: --foo"),
+        (["recipe", "x", "--device", "tpu"], "invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'"),
+        (["recip"], "no such command 'recip'. Did you mean 'recipe'"),
+        (["recipe"], "missing argument 'name'"),
+        (["recipe", "x", "--out"], "option '--out' requires an argument"),
+    ],
+)
+def test_what_typer_finds_wrong_is_one_line(words, told, capfd):
+    with pytest.raises(SystemExit) as ended:
+        app(words)
+    lines = capfd.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {told}")
+    assert lines[0].endswith("--help`")
+
+
+def test_the_command_alone_shows_help(capfd):
+    with pytest.raises(SystemExit) as ended:
+        app([])
+    assert ended.value.code in (0, 2)
+    shown = capfd.readouterr()
+    assert "Usage" in shown.out + shown.err
