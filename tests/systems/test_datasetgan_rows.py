@@ -61,6 +61,14 @@ def test_spread_takes_from_everyone_before_taking_more(store: SliceStore) -> Non
     assert sorted(store.records[k].patient for k in chosen) == ["labelled-0"] * 7 + ["labelled-3"] * 3
 
 
+def test_one_slice_of_each_patient_covers_all_heights(store: SliceStore) -> None:
+    names = [f"labelled-{k}" for k in range(10) if k != 3]
+    heights = [store.records[k].slice_index for k in spread_slices(store, names, "labelled", len(names))]
+    assert len(set(heights)) > 5
+    assert min(heights) < 3
+    assert max(heights) > 8
+
+
 @pytest.mark.parametrize("row", DECIDING)
 def test_costs_add_up(store: SliceStore, row: str) -> None:
     stand_in = Cost(stand_in_slices=50, stand_in_patients=5)

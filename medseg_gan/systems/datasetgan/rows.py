@@ -23,6 +23,10 @@ COMPARISONS = (
 """Orderings the report judges, each `a` against `b` on test-R."""
 
 
+GOLDEN = (5**0.5 - 1) / 2
+"""Steps of this length, wrapped to [0, 1), fill the interval evenly however many are taken."""
+
+
 @dataclass(frozen=True)
 class Draw:
     """The real labelled slices one segmenter seed may use; rows of the same seed share them, so they compare in pairs.
@@ -63,21 +67,32 @@ class TrainingSet:
     cost: Cost = field(default_factory=Cost)
 
 
-def even_slices(store: SliceStore, indices: np.ndarray, count: int) -> np.ndarray:
-    """`count` of one patient's slices: the middle of each of `count` equal parts (all of them when there are fewer)."""
+def even_slices(store: SliceStore, indices: np.ndarray, count: int, place: float = 0.5) -> np.ndarray:
+    """`count` of one patient's slices: one of each of `count` equal parts (all of them when there are fewer).
+
+    Args:
+        store: where the slices lie.
+        indices: the patient's slices.
+        count: how many.
+        place: in [0, 1), where in its part each is taken; 0.5 is the middle.
+    """
     ordered = sorted(indices.tolist(), key=lambda k: (store.records[k].case, store.records[k].slice_index))
     count = min(count, len(ordered))
-    picks = ((np.arange(count) + 0.5) * len(ordered) / max(count, 1)).astype(int)
+    picks = ((np.arange(count) + place) * len(ordered) / max(count, 1)).astype(int)
     return np.array([ordered[k] for k in picks], np.int64)
 
 
 def spread_slices(store: SliceStore, patients: Sequence[str], pool: str, count: int) -> np.ndarray:
-    """`count` slices over all `patients`, as equally as their numbers of slices allow."""
+    """`count` slices over all `patients`, as equally as their numbers of slices allow.
+
+    Each patient is cut at another place: one slice of each of thirty patients are thirty heights, not thirty middles.
+    """
     queues = []
-    for patient in patients:
+    for number, patient in enumerate(patients):
         own = store.indices(pool, labelled=True, patients=[patient])
         share = -(-count // len(patients))
-        queues.append(list(even_slices(store, own, share)) + sorted(set(own.tolist())))
+        chosen_first = even_slices(store, own, share, place=(0.5 + number * GOLDEN) % 1)
+        queues.append(list(chosen_first) + sorted(set(own.tolist())))
     chosen: dict[int, None] = {}
     while len(chosen) < count and any(queues):
         for queue in queues:
