@@ -113,7 +113,7 @@ class Disease:
 
 def draw_airless(rng: np.random.Generator) -> tuple[tuple[float, float], tuple[float, float], float]:
     """Fluid heights, airless shares and the shift they cause: towards a collapsed lung, away from much fluid."""
-    fluid, white, shift = [0.0, 0.0], [0.0, 0.0], clipped_normal(rng, 0, 6)
+    fluid, white, shift = [0.0, 0.0], [0.0, 0.0], clipped_normal(rng, 0, 9)
     for side in (0, 1):
         if rng.random() < 0.12:
             fluid[side] = float(rng.uniform(8, 70))

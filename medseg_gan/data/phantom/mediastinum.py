@@ -41,20 +41,20 @@ def at(point: np.ndarray, dx: float, dy: float, dz: float) -> np.ndarray:
 def draw_landmarks(rng: np.random.Generator, build: Build, shift: float) -> Landmarks:
     """Draw where the carina, the arch, the heart and the hila lie."""
     L, W, D = build.lung_length, build.half_width, build.half_depth
-    spread = float(rng.uniform(2.0, 6.0))
-    size = float(np.exp(0.13 * rng.standard_normal())) * (W / 137) ** 0.5
+    spread = float(rng.uniform(2.0, 9.0))
+    size = float(np.exp(0.16 * clipped_normal(rng, 0, 1, 2))) * (W / 137) ** 0.5
     if rng.random() < 0.15:
         size *= rng.uniform(1.12, 1.3)  # enlarged heart
     carina = np.array(
-        [2.0 + shift + rng.normal(0, 6), 0.10 * D + rng.normal(0, 4), L * clipped_normal(rng, 0.36, 0.03)]
+        [2.0 + shift + rng.normal(0, 7), 0.10 * D + rng.normal(0, 6), L * clipped_normal(rng, 0.36, 0.04)]
     )
     heart = np.array(
-        [shift + 20 + rng.normal(0, 8), -0.36 * D + rng.normal(0, 6), carina[2] + L * clipped_normal(rng, 0.30, 0.025)]
+        [shift + 20 + rng.normal(0, 12), -0.36 * D + rng.normal(0, 8), carina[2] + L * clipped_normal(rng, 0.30, 0.035)]
     )
     hilum = carina[2] + 0.09 * L
     right = np.array([-0.36 * W + shift, 0.10 * D + rng.normal(0, 4), hilum + rng.normal(4, 5)])
     left = np.array([0.36 * W + shift, 0.16 * D + rng.normal(0, 4), hilum + rng.normal(-4, 5)])
-    arch = carina[2] - L * clipped_normal(rng, 0.13, 0.025)
+    arch = carina[2] - L * clipped_normal(rng, 0.13, 0.035)
     return Landmarks(carina, float(arch), heart, size, (right, left), spread, shift)
 
 
@@ -83,7 +83,7 @@ def fat_parts(build: Build, tissue: Tissue, marks: Landmarks, spine_y: float, rn
 def heart_parts(rng: np.random.Generator, tissue: Tissue, marks: Landmarks) -> list[Part]:
     """Sac and fat, myocardium, four chambers."""
     s, c = marks.heart_size, marks.heart
-    apex = np.array([0.72, -0.50, 0.48]) + rng.normal(0, 0.10, 3)
+    apex = np.array([0.72, -0.50, 0.48]) + rng.normal(0, 0.20, 3)
     apex /= np.linalg.norm(apex)
     fatness = rng.uniform(1.5, 6.0)
     squash = rng.uniform(0.92, 1.08, 3)
@@ -120,7 +120,7 @@ def aorta_tube(rng: np.random.Generator, build: Build, marks: Landmarks, spine_y
     if rng.random() < 0.06:
         up *= rng.uniform(1.2, 1.5)
     x, back = marks.shift, spine_y - rng.uniform(6, 16)
-    wind = rng.normal(0, 3 + 9 * age, 3)
+    wind = rng.normal(0, 4 + 13 * age, 3)
     top = marks.arch_top + up
     nodes = np.array([
         c + s * np.array([-20, 0, -18]), (0.5 * (x + c[0]) - 20, -0.40 * D, 0.5 * (c[2] + top) + 4),
@@ -129,7 +129,7 @@ def aorta_tube(rng: np.random.Generator, build: Build, marks: Landmarks, spine_y
         (x + 24 + wind[1], back + 2, 0.62 * L), (x + 16 + wind[2], back, 0.85 * L), (x + 6, back - 4, 1.12 * L),
     ])  # fmt: skip
     nodes[1:5] += rng.normal(0, marks.spread, (4, 3)) * (1, 1, 0.5)
-    if rng.random() < 0.05:  # an arch, and what follows, on the right
+    if rng.random() < 0.10:  # an arch, and what follows, on the right
         nodes[3:, 0] = 2 * x - nodes[3:, 0]
     radii = [up * 0.98, up, up * 0.97, 0.5 * (up + down), 0.45 * up + 0.55 * down, down * 1.03, down, down, 0.95 * down,
              0.9 * down]  # fmt: skip
@@ -212,8 +212,8 @@ def airway_parts(rng: np.random.Generator, build: Build, tissue: Tissue, marks: 
     """Trachea, main and lobar bronchi: walls first, then air."""
     L, D = build.lung_length, build.half_depth
     carina = marks.carina
-    r = clipped_normal(rng, 8.8, 1.6, 1.8)
-    lean, push = clipped_normal(rng, 0, 8), clipped_normal(rng, 0, 6)  # goitres and scars pull the trachea about
+    r = clipped_normal(rng, 8.8, 1.8, 1.8)
+    lean, push = clipped_normal(rng, 0, 13), clipped_normal(rng, 0, 8)  # goitres and scars pull the trachea about
     trachea = tube([(lean - 2, -0.16 * D, -0.12 * L), (0.5 * carina[0] + 0.9 * lean, -0.06 * D + push, 0.5 * carina[2]),
                     at(carina, 0, 0, -4)], (0.95 * r, r, 1.05 * r))  # fmt: skip
     right_hilum, left_hilum = marks.hila
@@ -252,11 +252,11 @@ def esophagus_parts(
     turn = rng.normal(0, 0.25, 7)
     wall = Column(depth, np.stack([x, y, wide, flat, turn], axis=1))
     parts = [Part(wall.grown(2.5), tissue.mediastinal_fat, 0), Part(wall, tissue.esophagus, ESOPHAGUS)]
-    if rng.random() < 0.45:
+    if rng.random() < 0.55:
         start = rng.uniform(0.0, 0.7) * L
         level = np.linspace(start, start + rng.uniform(0.08, 0.35) * L, 6)
         at = [np.interp(level, depth, column) for column in (x, y, wide, flat)]
-        share = rng.uniform(0.35, 0.85) * np.array([0.3, 1, 1, 1, 1, 0.3])
+        share = rng.uniform(0.35, 0.95) * np.array([0.3, 1, 1, 1, 1, 0.3])
         air = Column(level, np.stack([at[0], at[1], at[2] * share, at[3] * share, 0 * level], axis=1))
         parts.append(Part(air, -850, ESOPHAGUS))
     return parts

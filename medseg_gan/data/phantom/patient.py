@@ -26,7 +26,7 @@ from medseg_gan.data.phantom.shapes import IN_FAT, Canvas, Column, Frame, Part
 from medseg_gan.labels import SEGTHOR_GT
 from medseg_gan.seeding import numpy_rng
 
-EDITION = 1
+EDITION = 2
 """Raised whenever a patient of the same seed and number would look different."""
 
 SUPERSAMPLING = 2
