@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medseg_gan.atomic import atomic_path, read_json, write_json
+from medseg_gan.atomic import read_json, write_json
+from medseg_gan.data.arrays import GrowingArray
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, LabelTable, lookup_table
 
@@ -161,8 +162,8 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         """Use as a context manager; nothing is a store before it ends without an error."""
         (self.folder / "cases.json").unlink(missing_ok=True)  # arrays of two stores must never look like one
-        self._images = self._open.enter_context(_GrowingArray(self.folder / "images.npy", np.dtype("<i2")))
-        self._labels = self._open.enter_context(_GrowingArray(self.folder / "labels.npy", np.dtype("u1")))
+        self._images = self._open.enter_context(GrowingArray(self.folder / "images.npy", np.dtype("<i2")))
+        self._labels = self._open.enter_context(GrowingArray(self.folder / "labels.npy", np.dtype("u1")))
         return self
 
     def append(self, images: np.ndarray, labels: np.ndarray, records: Sequence[SliceRecord]) -> None:
@@ -196,43 +197,6 @@ class StoreWriter:
                 "slices": [asdict(record) for record in self.records],
             },
         )
-
-
-class _GrowingArray:
-    """An `.npy` file that grows along its first axis; it takes its name when complete."""
-
-    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
-        self.dtype, self.count = dtype, 0
-        self.shape: tuple[int, ...] = ()
-        self._open = ExitStack()
-        self._path = path
-
-    def __enter__(self) -> _GrowingArray:
-        temporary = self._open.enter_context(atomic_path(self._path))
-        self._file = self._open.enter_context(temporary.open("wb"))
-        return self
-
-    def append(self, items: np.ndarray) -> None:
-        if not self.count:
-            self.shape = items.shape[1:]
-            self._header()
-        if items.shape[1:] != self.shape:
-            raise ValueError(f"items of shape {items.shape[1:]} do not fit the store's {self.shape}")
-        self._file.write(np.ascontiguousarray(items, self.dtype).tobytes())
-        self.count += len(items)
-
-    def _header(self) -> None:
-        # NumPy leaves room in the header for a longer first axis, so it can be written again in place.
-        form = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count, *self.shape)}
-        np.lib.format.write_array_header_1_0(self._file, form)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self._file.seek(0)
-            self._header()
-        self._open.__exit__(kind, error, trace)
 
 
 def write_store(

@@ -1,0 +1,141 @@
+"""Read pictures and masks from image files that nobody has checked."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from medseg_gan.errors import MedsegError
+
+Image.init()  # or Pillow knows only some of the formats below
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # none that runs a program, as EPS does
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MAX_PIXELS = 2**26  # 67 million; a small file can claim any size
+MAX_OUTSIDE = 2.0  # pixels by which published boxes leave their pictures
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Lines of a text file that are not blank, with their numbers from 1.
+
+    Raises:
+        MedsegError: the file is missing or not UTF-8.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise MedsegError(f"{path} does not exist; copy it from the published dataset") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise MedsegError(f"{path} cannot be read as UTF-8 text ({error}); copy it again") from error
+    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def inside(name: str, path: Path) -> str:
+    """The name itself, once it is seen to stay inside its folder.
+
+    Raises:
+        MedsegError: it leads elsewhere.
+    """
+    path_in = PurePosixPath(name)
+    if path_in.is_absolute() or not path_in.name or ".." in path_in.parts or "\\" in name:
+        raise MedsegError(f"{path} names {name!r}, which lies outside the dataset's folder; correct the file")
+    return name
+
+
+def load_image(path: Path) -> Image.Image:
+    """Decode a file, turned upright as its EXIF tag says.
+
+    Raises:
+        MedsegError: the file is missing, of another format, cut off, or too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
+            image = Image.open(path, formats=FORMATS)
+        with image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise MedsegError(
+                    f"{path} claims {width} x {height} pixels, wanted at most {MAX_PIXELS // 10**6} million; "
+                    "make it smaller or remove it"
+                )
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except MedsegError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise MedsegError(
+            f"{path} claims far more pixels than the {MAX_PIXELS // 10**6} million wanted at most; "
+            "make it smaller or remove it"
+        ) from error
+    except FileNotFoundError as error:
+        raise MedsegError(f"{path} does not exist; copy the file or correct the list that names it") from error
+    except Exception as error:  # decoders raise whatever a broken file leads them to
+        reason = " ".join(str(error).split()).removesuffix(f" {str(path)!r}")[:120] or type(error).__name__
+        raise MedsegError(
+            f"{path} cannot be read as a JPEG, PNG, BMP, WebP or TIFF picture ({reason}); copy it again or remove it"
+        ) from error
+
+
+def to_channels(image: Image.Image, channels: int) -> Image.Image:
+    """8-bit grey (1) or RGB (3); 16-bit grey keeps its upper byte, transparency is dropped."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def binarise(mask: Image.Image, threshold: float) -> np.ndarray:
+    """Foreground of a mask image: its first channel above `threshold` of the range.
+
+    The range is 255, or 65535 for 16-bit files; a mask that holds nothing but 0 and 1 has range 1.
+
+    Returns:
+        `(H, W)` bool.
+    """
+    values = np.asarray(mask)
+    values = values[..., 0] if values.ndim == 3 else values
+    highest = 65535 if mask.mode.startswith("I") else 255
+    if values.max() <= 1:
+        highest = 1
+    return values > threshold * highest
+
+
+def crop_resize(image: Image.Image, size: int) -> Image.Image:
+    """Short side to `size` with an antialiased bilinear filter, centre square."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+
+
+def read_mask(path: Path, threshold: float, image: Image.Image, image_path: Path) -> Image.Image:
+    """Mask of an image as an 8-bit picture of 0 and 255.
+
+    Raises:
+        MedsegError: it cannot be read or its size is not the image's.
+    """
+    mask = load_image(path)
+    if mask.size != image.size:
+        raise MedsegError(
+            f"{path} has {mask.width} x {mask.height} pixels, its picture {image_path.name} has {image.width} x "
+            f"{image.height}; check that the two files belong together"
+        )
+    return Image.fromarray(binarise(mask, threshold).astype(np.uint8) * np.uint8(255))
+
+
+def check_box(box: tuple[float, float, float, float], image: Image.Image, path: Path) -> None:
+    """Refuse a box that leaves its picture by more than two pixels, which some published boxes do.
+
+    Raises:
+        MedsegError: the box lies outside.
+    """
+    x, y, width, height = box
+    beyond = max(-x, -y, x + width - image.width, y + height - image.height)
+    if beyond > MAX_OUTSIDE:
+        raise MedsegError(
+            f"{path} has {image.width} x {image.height} pixels, its box x {x:g}, y {y:g}, width {width:g}, height "
+            f"{height:g} lies outside; correct the list of boxes"
+        )
