@@ -1,87 +1,26 @@
-"""The charts of a report, each drawn twice: for light and for dark pages."""
+"""The charts of the DatasetGAN report: rows, comparisons, classes, training."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 from medseg_gan.labels import LabelTable
-from medseg_gan.report.pictures import Picture, png_uri
+from medseg_gan.report.charts import SERIES, Chart, chart, legend, lines_chart
 from medseg_gan.report.tables import Scores, metric_name, row_name, score_of, several_networks, title_of
 from medseg_gan.report.verdict import best_floor
 
 Stats = Sequence[Mapping[str, Any]]
 
-DOTS_PER_INCH = 140
-
-THEMES = {
-    "light": {"ink": "#1f2933", "muted": "#5b6770", "grid": "#dfe3e8", "paper": "#ffffff"},
-    "dark": {"ink": "#e6e9ec", "muted": "#a3adb8", "grid": "#3a434d", "paper": "#1b2127"},
-}
-SERIES = ("#2f7ec4", "#e08a1e", "#3fa66b", "#b0569e", "#8c7a52", "#7a86d1")
 TEST_STYLES: dict[str, dict[str, Any]] = {
     "test_r": {"label": "test-R", "color": SERIES[0], "marker": "o", "markersize": 7},
     "test_g[annotator]": {"label": "test-G[annotator]", "color": SERIES[1], "marker": "D", "markersize": 5},
     "test_g[factory]": {"label": "test-G[factory]", "color": SERIES[2], "marker": "s", "markersize": 5},
 }
-
-
-class Chart(NamedTuple):
-    """One chart in the colours of a light and of a dark page."""
-
-    light: Picture
-    dark: Picture
-    caption: str
-
-
-def chart(draw: Callable[[Figure], None], width: float, height: float, alt: str, caption: str) -> Chart:
-    """Draw on a figure of `width` x `height` inches, once for each theme."""
-    pictures = {}
-    for name, theme in THEMES.items():
-        with matplotlib.rc_context(_style(theme)):
-            figure = Figure(figsize=(width, height), layout="constrained")
-            draw(figure)
-            data = io.BytesIO()
-            figure.savefig(data, format="png", dpi=DOTS_PER_INCH)
-        data.seek(0)
-        # few colours, many flat areas: a palette takes a third of the space of full colour
-        image = Image.open(data).convert("RGB").quantize(64, dither=Image.Dither.NONE)
-        pictures[name] = Picture(png_uri(image), alt, round(image.width / 1.4), round(image.height / 1.4))
-    return Chart(pictures["light"], pictures["dark"], caption)
-
-
-def _style(theme: Mapping[str, str]) -> Any:
-    """Matplotlib settings of a theme; Any, because matplotlib types the keys one by one."""
-    return {
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "text.parse_math": False,  # a `$` in a title is a dollar
-        "text.color": theme["ink"],
-        "axes.labelcolor": theme["ink"],
-        "axes.edgecolor": theme["muted"],
-        "axes.facecolor": theme["paper"],
-        "figure.facecolor": theme["paper"],
-        "xtick.color": theme["muted"],
-        "ytick.color": theme["muted"],
-        "ytick.labelcolor": theme["ink"],
-        "grid.color": theme["grid"],
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 9,
-        "axes.titleweight": "bold",
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-        "lines.linewidth": 1.4,
-    }
 
 
 def rows_chart(scores: Scores) -> Chart | None:
@@ -112,7 +51,7 @@ def rows_chart(scores: Scores) -> Chart | None:
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_xlim(0, 1)
         axes.set_xlabel(f"{metric_name(scores)}, background included")
-        _legend(figure, axes)
+        legend(figure, axes)
 
     alt = f"{metric_name(scores)} of every training set on test-R and test-G, beside the floors"
     caption = "Mean over segmenter seeds, protocol clean; the line through a test-R dot is its 95 % interval."
@@ -127,14 +66,6 @@ def _dot(axes: Axes, y: float, score: Mapping[str, Any], test: str) -> None:
     if interval and test == "test_r":
         axes.plot(interval, [y, y], color=TEST_STYLES[test]["color"], linewidth=2, alpha=0.6)
     axes.plot([value], [y], linestyle="none", **TEST_STYLES[test])
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    """One legend above the chart, each label once."""
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    if unique:
-        figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=len(unique))
 
 
 def comparisons_chart(scores: Scores) -> Chart | None:
@@ -156,7 +87,7 @@ def comparisons_chart(scores: Scores) -> Chart | None:
         axes.set_yticks(range(len(found)), names)
         axes.set_ylim(len(found) - 0.5, -0.5)
         axes.set_xlabel(f"difference in {metric_name(scores)} on test-R")
-        _legend(figure, axes)
+        legend(figure, axes)
 
     alt = "paired differences between training sets on test-R with intervals"
     caption = (
@@ -193,7 +124,7 @@ def classes_chart(scores: Scores, table: LabelTable) -> Chart | None:
                 axes.set_xlim(-0.03, 1.03)
                 axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
         figure.supxlabel("IoU", fontsize=9)
-        _legend(figure, panels[0, 0])
+        legend(figure, panels[0, 0])
 
     alt = "IoU by class of every training set on test-R and on test-G labelled by the annotator"
     caption = "IoU by class. The line between the two marks of a row is the gap between generated and real slices."
@@ -277,22 +208,10 @@ def segmenter_chart(curves: Mapping[str, Stats]) -> Chart | None:
     Args:
         curves: for each segmenter rows with `iteration` (or `step`) and `loss`.
     """
-    lines = {}
-    for name, rows in curves.items():
-        points = [(row.get("iteration", row.get("step")), row.get("loss")) for row in rows]
-        points = [(x, y) for x, y in points if x is not None and y is not None and math.isfinite(y)]
-        if points:
-            lines[name] = points
-    if not lines:
-        return None
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for index, (name, points) in enumerate(lines.items()):
-            style = ("-", "--", ":")[index // len(SERIES) % 3]
-            axes.plot(*zip(*points, strict=True), style, color=SERIES[index % len(SERIES)], label=name)
-        axes.set_xlabel("optimiser steps")
-        axes.set_ylabel("training loss")
-        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-
-    return chart(draw, 11.0, 3.2, "training losses of the segmenters", "Training of the segmenters.")
+    lines = {
+        name: [(row.get("iteration", row.get("step")), row.get("loss")) for row in rows]
+        for name, rows in curves.items()
+    }
+    return lines_chart(
+        lines, "optimiser steps", "training loss", "training losses of the segmenters", "Training of the segmenters."
+    )

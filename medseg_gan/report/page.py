@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from medseg_gan.atomic import write_json, write_text
 from medseg_gan.labels import LabelTable
 from medseg_gan.report import figures, pictures, records, tables
+from medseg_gan.report.records import plain
+from medseg_gan.report.template import fill
 from medseg_gan.report.verdict import annotator_sentence, steps_sentence, verdicts
 
 REPORT_VERSION = 1
@@ -123,29 +122,10 @@ def report_data(content: ReportContent) -> dict[str, Any]:
     return data
 
 
-def plain(value: Any) -> Any:
-    """Values as JSON has them: numpy numbers as numbers, tuples as lists, NaN and infinity as null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def render(content: ReportContent) -> str:
     """The page as HTML, every picture inside it, nothing fetched from elsewhere."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
+    return fill(
+        "page.html.j2",
         content=content,
         **_words(content),
         **_tables(content),
@@ -160,8 +140,6 @@ def _words(content: ReportContent) -> dict[str, Any]:
         "annotator": annotator_sentence(scores),
         "verdicts": verdicts(scores),
         "steps_sentence": steps_sentence(scores),
-        "number": tables.number,
-        "not_measured": tables.NOT_MEASURED,
         "interpreter": scores.get("interpreter") or {},
         "rejected": tables.rejected_lines(scores.get("interpreter") or {}),
         "classes": [name.replace("_", " ") for name in scores.get("classes") or []],

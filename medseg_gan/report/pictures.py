@@ -42,6 +42,11 @@ def png_uri(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")
 
 
+def tile_scale(height: int, width: int) -> float:
+    """Factor that brings a slice to the size of a tile: whole where it enlarges."""
+    return min(max(1, TILE // max(height, width)), TILE / max(height, width))
+
+
 def tiles(images: np.ndarray, alt: str, gap: int = 2) -> Picture:
     """Slices side by side.
 
@@ -51,8 +56,7 @@ def tiles(images: np.ndarray, alt: str, gap: int = 2) -> Picture:
         gap: pixels between two slices.
     """
     height, width = images.shape[1:3]
-    enlarge = max(1, TILE // max(height, width))
-    scale = min(enlarge, TILE / max(height, width))
+    scale = tile_scale(height, width)
     shape = (round(width * scale), round(height * scale))
     resample = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
     mode = "L" if images.ndim == 3 else "RGB"
@@ -61,6 +65,20 @@ def tiles(images: np.ndarray, alt: str, gap: int = 2) -> Picture:
         tile = Image.fromarray(np.ascontiguousarray(image)).resize(shape, resample)
         sheet.paste(tile, (column * (shape[0] + gap), 0))
     return Picture(png_uri(sheet), alt, *sheet.size)
+
+
+def enlarged(image: np.ndarray, alt: str, zoom: float = 0.0) -> Picture:
+    """One picture with its own pixels, which the page enlarges or reduces.
+
+    Args:
+        image: `(H, W)` or `(H, W, 3)` uint8.
+        alt: what it shows.
+        zoom: screen pixels for one of its own; 0 brings it to the size of a tile, by a whole factor if it is smaller.
+    """
+    height, width = image.shape[:2]
+    zoom = zoom or tile_scale(height, width)
+    uri = png_uri(Image.fromarray(np.ascontiguousarray(image)))
+    return Picture(uri, alt, max(1, round(width * zoom)), max(1, round(height * zoom)))
 
 
 def overlay(images: np.ndarray, labels: np.ndarray, table: LabelTable, opacity: float = 0.55) -> np.ndarray:

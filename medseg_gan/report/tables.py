@@ -36,6 +36,17 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{value:,}".replace(",", " ") if isinstance(value, int) else f"{value:.{digits}f}"  # narrow space
 
 
+def shown(value: Any) -> str:
+    """A cell of unknown kind as the page shows it: text as it is, numbers of any size with 3 digits."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and math.isfinite(value) and value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.2e}".replace("-", "−")
+    return number(value).replace("-", "−")
+
+
 def signed(value: float) -> str:
     """A difference with its sign, `+0.034` or `−0.034`."""
     return f"{value:+.3f}".replace("-", "−")
