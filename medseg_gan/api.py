@@ -7,6 +7,10 @@ from pathlib import Path
 
 from medseg_gan.plan import plan_recipe, plan_report
 from medseg_gan.runner import run_plan
+from medseg_gan.weights.files import convert_weights, load_network_pkl
+from medseg_gan.weights.grey import to_grey
+
+__all__ = ["convert_weights", "load_network_pkl", "rebuild_report", "run_recipe", "to_grey"]
 
 
 def run_recipe(

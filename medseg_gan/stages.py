@@ -169,12 +169,16 @@ class Plan:
 
 
 def result_settings(section: BaseModel) -> Record:
-    """A section's settings as plain values, without those marked as unable to change the result."""
+    """A section's settings as plain values, without those marked as unable to change the result.
+
+    One marked `"fingerprint": "unless default"` is younger than runs without it, whose meaning it must not change.
+    """
     settings = section.model_dump(mode="json", by_alias=True)
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra
         value = getattr(section, name)
-        if isinstance(extra, dict) and extra.get("fingerprint") is False:
+        mark = extra.get("fingerprint") if isinstance(extra, dict) else None
+        if mark is False or (mark == "unless default" and value == field.default):
             del settings[field.alias or name]
         elif isinstance(value, BaseModel):
             settings[field.alias or name] = result_settings(value)

@@ -17,7 +17,7 @@ LAYERS = [  # top to bottom; every other module lies below them all
     {"systems"},
     {"report", "export", "annotate"},
     {"evaluation", "training"},
-    {"losses", "networks", "data"},
+    {"losses", "networks", "data", "weights"},
 ]
 OURS = sorted((ROOT / "medseg_gan").rglob("*.py"))
 TENSORS_ONLY = [path for path in OURS if path.parent.name in ("losses", "networks")]

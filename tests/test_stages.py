@@ -242,6 +242,17 @@ def test_default_folder_and_profiles():
     assert plan_recipe("./toy.yaml", data="data").run == Path("runs/toy-paper")
 
 
+def test_a_younger_setting_counts_only_where_it_is_given():
+    class Older(Section):
+        width: int = 2
+
+    class Younger(Older):
+        start: str | None = Field(None, json_schema_extra={"fingerprint": "unless default"})
+
+    assert result_settings(Younger()) == result_settings(Older())
+    assert result_settings(Younger(start="a.pt")) == {"width": 2, "start": "a.pt"}
+
+
 def test_fingerprint_leaves_out_marked_settings_of_inner_sections_too():
     class Inner(Section):
         workers: int = Field(1, json_schema_extra={"fingerprint": False})

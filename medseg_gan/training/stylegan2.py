@@ -22,6 +22,7 @@ from medseg_gan.training.batches import ImageBatches
 from medseg_gan.training.engine import Training, save_samples
 from medseg_gan.training.memory import keep_freed_memory
 from medseg_gan.training.stylegan2_step import StyleGAN2Settings, StyleGAN2Step
+from medseg_gan.training.warm_start import start_from
 from stylegan2_ada_pytorch import AUGMENT_PIPES, Generator
 
 GENERATOR = "G_ema.pt"
@@ -41,6 +42,7 @@ def train_stylegan2(
     sample_kimg: float = 200.0,
     log_kimg: float = 0.1,
     keep: int = 2,
+    init_from: str | Path | None = None,
     **settings: Any,
 ) -> None:
     """Train StyleGAN2-ADA and leave the averaged generator in `folder/G_ema.pt`.
@@ -60,10 +62,12 @@ def train_stylegan2(
         sample_kimg: thousand images between sample sheets.
         log_kimg: thousand images between rows of the statistics.
         keep: checkpoints kept.
+        init_from: weights that G, D and G_ema begin with, see `start_from`; not read when a checkpoint is there.
         settings: fields of `StyleGAN2Settings`.
 
     Raises:
-        MedsegError: unusable images or sizes, a checkpoint of other settings, a term that is not finite.
+        MedsegError: unusable images or sizes, a checkpoint of other settings, weights of other networks, a term that is
+            not finite.
     """
     folder = Path(folder)
     if (folder / GENERATOR).is_file():
@@ -73,6 +77,7 @@ def train_stylegan2(
     check_settings(s)
     channels, resolution = first.shape[0], first.shape[-1]
     identity = asdict(s) | {"seed": seed, "precision": precision, "images": len(images)}  # type: ignore[arg-type]
+    identity |= {"freeze_d": s.freeze_d or None, "init_from": str(init_from) if init_from else None}  # as if unsaid
 
     keep_freed_memory()
     step = StyleGAN2Step(s, resolution=resolution, channels=channels, seed=seed, device=device, precision=precision)
@@ -92,6 +97,8 @@ def train_stylegan2(
         keep=keep,
     )
     done = training.resume()
+    if init_from and not done:
+        start_from(Path(init_from), step.G, step.D, step.G_ema)
     sheet = next(iter(image_batches(images, groups, SHEET, seed, 0, device)))["image"]
     save_samples(folder / "samples" / "real.png", sheet)
     training.run(step, image_batches(images, groups, s.batch_size, seed, done * s.batch_size, device, workers), done)
@@ -152,12 +159,14 @@ def save_generator(path: Path, G_ema: Generator, images_seen: int) -> None:
 
 
 def load_generator(path: Path, device: str = "cpu") -> Generator:
-    """Rebuild a generator of `save_generator`, in eval mode and without gradients.
+    """Rebuild a generator of `save_generator`, or the `G_ema` of `convert_weights`, in eval mode, without gradients.
 
     Raises:
         MedsegError: the file is missing, cut off, or not a generator.
     """
     saved = load_checkpoint(path)
+    if isinstance(networks := saved.get("networks"), dict):
+        saved = networks["G_ema"] if isinstance(networks.get("G_ema"), dict) else {}
     missing = {"init_kwargs", "state_dict"} - saved.keys()
     if missing:
         raise MedsegError(

@@ -60,6 +60,7 @@ class StyleGAN2Settings:
     p_max: float = 0.8
     fixed_p: float = 0.2  # p of `fixed`
     mbstd_group: int = 4  # images whose spread the discriminator sees
+    freeze_d: int = 0  # layers of D, counted from the image, that keep their weights (Mo et al., 2020, Freeze-D)
 
     @property
     def first_p(self) -> float:
@@ -116,6 +117,7 @@ class StyleGAN2Step:
             img_resolution=resolution,
             img_channels=channels,
             **sizes,
+            block_kwargs={"freeze_layers": s.freeze_d},
             epilogue_kwargs={"mbstd_group_size": s.mbstd_group},
         )
         for network in (self.G, self.D):

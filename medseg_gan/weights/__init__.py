@@ -1,0 +1,1 @@
+"""Weights that others published: read without executing anything, converted, fitted to grey images."""
