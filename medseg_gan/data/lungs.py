@@ -46,7 +46,7 @@ def derive_lungs(hu: np.ndarray, spacing: tuple[float, float, float]) -> LungRes
     """
     factor = max(1, int(WORKING_MM / max(spacing[:2])))
     volume = _block_mean(hu, factor)
-    body = _filled(_largest_in_plane(volume >= LUNG_HU))
+    body = body_of(volume)
     scan = Scan(volume, body, (float(spacing[2]), float(spacing[1]) * factor, float(spacing[0]) * factor))
     air = body & (volume < LUNG_HU)
     airway = _airways(scan, air)
@@ -54,6 +54,18 @@ def derive_lungs(hu: np.ndarray, spacing: tuple[float, float, float]) -> LungRes
     separate = told_apart(scan, sides)
     sides = _close_vessels(scan, sides, airway)
     return LungResult(_enlarged(sides, factor, hu.shape), _enlarged(airway, factor, hu.shape), separate)
+
+
+def body_of(hu: np.ndarray) -> np.ndarray:
+    """The body with all that is inside it: in each slice the largest dense part, filled.
+
+    Args:
+        hu: `(X, Y, Z)` Hounsfield units.
+
+    Returns:
+        `(X, Y, Z)` bool.
+    """
+    return _filled(_largest_in_plane(hu >= LUNG_HU))
 
 
 def lungs_of_slice(hu: np.ndarray, spacing_mm: float) -> np.ndarray | None:

@@ -26,6 +26,19 @@ def cross_entropy(logits: Tensor, label: Tensor, weights: Tensor | None = None) 
     return functional.cross_entropy(logits.float(), label, weights, ignore_index=UNLABELLED)
 
 
+def soft_cross_entropy(logits: Tensor, probs: Tensor) -> Tensor:
+    """Cross-entropy against soft labels; for two classes the binary cross-entropy of a soft mask.
+
+    Args:
+        logits: `(B, K, H, W)`.
+        probs: `(B, K, H, W)` in [0, 1], sums over K are 1.
+
+    Returns:
+        Scalar, the mean over pixels.
+    """
+    return functional.cross_entropy(logits.float(), probs)
+
+
 def soft_dice(logits: Tensor, label: Tensor) -> Tensor:
     """One minus the mean soft Dice of the classes (Milletari et al., 2016), sums taken over the whole batch.
 

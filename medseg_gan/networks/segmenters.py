@@ -14,7 +14,7 @@ from medseg_gan.vision import torchvision
 
 torchvision()  # before MONAI, which looks for it once
 from monai.networks.nets import ResNet as MonaiResNet  # noqa: E402
-from monai.networks.nets import UNet  # noqa: E402
+from monai.networks.nets import BasicUNet, UNet  # noqa: E402
 from torchvision.models import resnet, segmentation  # noqa: E402
 from torchvision.models._utils import IntermediateLayerGetter  # noqa: E402
 from torchvision.models.segmentation.deeplabv3 import ASPP  # noqa: E402
@@ -187,6 +187,23 @@ def build_unet(num_classes: int, in_channels: int = 1, *, width: int = 16) -> nn
     )
 
 
+def build_basic_unet(num_classes: int, in_channels: int = 1, *, width: int = 64) -> nn.Module:
+    """U-Net of MONAI with double convolutions, max-pooling and bilinear upsampling: width 1, 2, 4, 8, 8.
+
+    Width 64 is the segmenter of the layered GAN (Yang et al., 2022).
+    """
+    features = (width, 2 * width, 4 * width, 8 * width, 8 * width, width)
+    return BasicUNet(
+        spatial_dims=2,
+        in_channels=in_channels,
+        out_channels=num_classes,
+        features=features,
+        act="relu",
+        norm="batch",
+        upsample="nontrainable",
+    )
+
+
 def predict_probs(
     network: nn.Module, images: Tensor, *, batch_size: int = 32, device: str = "cpu", precision: str = "fp32"
 ) -> Tensor:
@@ -228,6 +245,7 @@ SEGMENTERS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3": build_deeplabv3,
     "fcn": build_fcn,
     "unet": build_unet,
+    "basic_unet": build_basic_unet,
 }
 
 
@@ -249,7 +267,7 @@ def build_segmenter(
         in_channels: C, 1 for grey slices.
         backbone: of `deeplabv3` and `fcn`.
         output_stride: of `deeplabv3` and `fcn`; 8 at 256 pixels, 2 at 64.
-        width: of `unet`.
+        width: of `unet` and `basic_unet`.
         backbone_state: ImageNet weights of the backbone; never fetched from anywhere.
 
     Raises:
@@ -259,7 +277,7 @@ def build_segmenter(
         hint = did_you_mean(name, SEGMENTERS)
         raise MedsegError(f"there is no segmenter {name!r}, wanted one of {', '.join(SEGMENTERS)}{hint}")
     settings: dict[str, Any] = {"width": width}
-    if name != "unet":
+    if name in ("deeplabv3", "fcn"):
         settings = {"backbone": backbone, "output_stride": output_stride, "backbone_state": backbone_state}
     return SEGMENTERS[name](num_classes, in_channels, **settings)
 

@@ -1,4 +1,4 @@
-"""Random changes of labelled slices, a whole batch at once; left and right are never swapped."""
+"""Random changes of labelled slices and of pictures, a whole batch at once; slices are never mirrored."""
 
 from __future__ import annotations
 
@@ -82,3 +82,58 @@ def vary_intensity(
     image = 2 * ((image + 1) / 2).clamp(min=0) ** exponent - 1  # rounding below -1 would become NaN
     image = image * (1 + gain * (2 * uniform[1] - 1)) + offset * (2 * uniform[2] - 1)
     return (image + noise * uniform[3] * torch.randn_like(image)).clamp(-1, 1)
+
+
+def flip_and_crop(image: Tensor, smallest: float) -> Tensor:
+    """Mirror pictures at random and cut random squares, resampled to the same size.
+
+    Args:
+        image: `(B, C, H, W)` in [-1, 1].
+        smallest: side of the smallest square, as a share of the picture's; 1 cuts nothing.
+    """
+    count, device = len(image), image.device
+    uniform = torch.rand(count, 4, device=device)
+    side = smallest + (1 - smallest) * uniform[:, 0]
+    mirror = torch.where(uniform[:, 1] < 0.5, -1.0, 1.0)
+    theta = torch.zeros(count, 2, 3, device=device)
+    theta[:, 0, 0], theta[:, 1, 1] = side * mirror, side
+    theta[:, :, 2] = (2 * uniform[:, 2:] - 1) * (1 - side[:, None])
+    grid = functional.affine_grid(theta, list(image.shape), align_corners=False)
+    return functional.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+
+
+def vary_colour(
+    image: Tensor, *, brightness: float = 0.2, contrast: float = 0.5, saturation: float = 1.0, probability: float = 0.5
+) -> Tensor:
+    """Change brightness, contrast, saturation and hue of pictures, each with a probability; values stay in [-1, 1].
+
+    The strengths are those of StyleGAN2-ADA's colour pipe (Karras et al., 2020a). Grey images keep their hue.
+
+    Args:
+        image: `(B, C, H, W)` in [-1, 1], C 1 or 3.
+        brightness: standard deviation of what is added.
+        contrast: standard deviation of the factor's logarithm to base 2.
+        saturation: the same for the distance from grey.
+        probability: of each change, for each picture.
+    """
+    count, device = len(image), image.device
+
+    def chosen(values: Tensor, neutral: float) -> Tensor:
+        return values.where(torch.rand(count, device=device) < probability, neutral).reshape(count, 1, 1, 1)
+
+    image = image + chosen(brightness * torch.randn(count, device=device), 0.0)
+    image = image * chosen(2 ** (contrast * torch.randn(count, device=device)), 1.0)
+    if image.shape[1] == 3:
+        grey = image.mean(dim=1, keepdim=True)
+        image = grey + (image - grey) * chosen(2 ** (saturation * torch.randn(count, device=device)), 1.0)
+        angle = chosen((2 * torch.rand(count, device=device) - 1) * math.pi, 0.0)
+        image = _turn_hue(image, angle)
+    return image.clamp(-1, 1)
+
+
+def _turn_hue(image: Tensor, angle: Tensor) -> Tensor:
+    """Turn colours about the grey axis by `(B, 1, 1, 1)` radians (Rodrigues' formula)."""
+    red, green, blue = image.unbind(dim=1)
+    across = torch.stack([blue - green, red - blue, green - red], dim=1) / math.sqrt(3)  # grey axis x colour
+    along = image.mean(dim=1, keepdim=True)
+    return along + (image - along) * angle.cos() + across * angle.sin()

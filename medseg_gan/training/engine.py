@@ -50,6 +50,7 @@ class Training:
     samples: Callable[[], Tensor] | None = None  # draws (N, C, H, W) in [-1, 1] for the sheet
     scalars: Callable[[], Mapping[str, float | Tensor]] = dict  # further values of a row, read when it is written
     warn: Callable[[Mapping[str, float]], str | None] | None = None  # says in one line what to try; said once
+    after_step: Callable[[int], None] | None = None  # called with each iteration done; may end the run by raising
     description: str = "training"  # name on the progress bar
     keep: int = 2  # checkpoints kept
 
@@ -126,6 +127,9 @@ class Training:
 
         engine.add_event_handler(Events.ITERATION_COMPLETED, statistics.collect)
         engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: bar.update(self.batch_size))
+        if self.after_step is not None:
+            judge = self.after_step
+            engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: judge(engine.state.iteration))
         engine.add_event_handler(self.every(self.log_every), write_row)
         engine.add_event_handler(self.every(self.sample_every), write_samples)
         engine.add_event_handler(self.every(self.snapshot_every), write_checkpoint)

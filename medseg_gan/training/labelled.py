@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medseg_gan.data.pictures import PictureStore
 from medseg_gan.data.sampler import EndlessSampler, PatientBalancedSampler
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError
@@ -80,7 +81,53 @@ class StoredSlices:
         return type(self), (self.folder, self.indices)
 
 
-Slices: TypeAlias = LabelledSlices | StoredSlices
+SOFT_MASKS = "soft_masks.npy"
+"""Beside a picture store: `(N, H, W)` uint8, 255 times the foreground's probability."""
+
+
+class StoredPictures:
+    """Some pictures of a picture store with their masks, read when asked for; pickles as a description."""
+
+    def __init__(self, folder: Path, indices: Sequence[int] | np.ndarray, soft: bool = False) -> None:
+        """Name the pictures.
+
+        Args:
+            folder: of the store.
+            indices: which of its pictures.
+            soft: labels are foreground probabilities instead of class ids.
+
+        Raises:
+            MedsegError: soft masks are wanted and the store has none.
+        """
+        self.folder, self.indices, self.soft = Path(folder), np.asarray(indices, dtype=np.int64), soft
+        self.store = PictureStore.open(self.folder)
+        self.patients = [str(index) for index in self.indices]
+        if soft:
+            if not (self.folder / SOFT_MASKS).is_file():
+                raise MedsegError(f"{self.folder} holds no soft masks ({SOFT_MASKS}); make it anew")
+            self.probs = np.load(self.folder / SOFT_MASKS, mmap_mode="r", allow_pickle=False)
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.indices)
+
+    def image(self, positions: Sequence[int]) -> Tensor:
+        """`(B, C, H, W)` float32 in [-1, 1]."""
+        return self.store.image_tensor(self.indices[list(positions)])
+
+    def label(self, positions: Sequence[int]) -> Tensor:
+        """`(B, H, W)` int64 class ids, or float32 foreground probabilities."""
+        chosen = self.indices[list(positions)]
+        if self.soft:
+            return torch.from_numpy(self.probs[chosen].astype(np.float32) / 255)
+        return self.store.label_tensor(chosen)
+
+    def __reduce__(self) -> tuple[type, tuple[Path, np.ndarray, bool]]:
+        """Pickle the description, not the files' content."""
+        return type(self), (self.folder, self.indices, self.soft)
+
+
+Slices: TypeAlias = LabelledSlices | StoredSlices | StoredPictures
 
 
 @dataclass(frozen=True)

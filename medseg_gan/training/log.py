@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from multiprocessing import parent_process
 from typing import TextIO, TypeVar
 
 from tqdm import tqdm
@@ -59,7 +60,7 @@ class Progress:
         self.started = self.last_line = time.monotonic()
         self.text = ""
         self.bar = None
-        if self.stream.isatty():
+        if self.stream.isatty() and parent_process() is None:  # bars of several processes would run into each other
             self.bar = tqdm(
                 total=total,
                 desc=description,

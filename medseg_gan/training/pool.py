@@ -19,6 +19,18 @@ from medseg_gan.training.log import Progress
 from medseg_gan.training.memory import keep_freed_memory
 
 
+def process_count(workers: int, device: str) -> int:
+    """Processes to train with: one per core on the CPU (two of one thread beat one of two), one on a GPU.
+
+    Args:
+        workers: as a recipe has it, 0 for one per core.
+        device: `cpu` or `cuda`.
+    """
+    if device == "cuda":
+        return 1
+    return workers or os.cpu_count() or 1
+
+
 def run_jobs(
     function: Callable[..., Any],
     jobs: Mapping[str, Mapping[str, Any]],

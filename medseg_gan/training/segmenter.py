@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,11 @@ from medseg_gan.atomic import read_json, write_json
 from medseg_gan.checkpoint import load_checkpoint, restore, save_checkpoint
 from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.segmentation import Forward, confusion, scores
-from medseg_gan.losses.segmentation import class_weights, cross_entropy, weighted_ce_dice
+from medseg_gan.losses.segmentation import class_weights, cross_entropy, soft_cross_entropy, weighted_ce_dice
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels, predict_probs
 from medseg_gan.seeding import seed_step
 from medseg_gan.training.augment import augment as augment_batch
+from medseg_gan.training.augment import vary_colour
 from medseg_gan.training.labelled import Slices, TrainingBatches, TrainingSource, class_frequencies
 from medseg_gan.training.log import Progress
 from medseg_gan.training.pool import run_jobs
@@ -33,8 +34,9 @@ FINISHED = "training.json"
 UNFINISHED = "unfinished.pt"
 CURVE_POINTS = 40
 
-Optimizer = Literal["adam", "onecycle"]
-Loss = Literal["ce", "weighted_ce_dice"]
+Optimizer = Literal["adam", "adam_step", "onecycle"]
+Loss = Literal["ce", "weighted_ce_dice", "soft_ce"]
+Augmentation = Literal["none", "slice", "colour"]
 
 
 def train_segmenter(
@@ -48,7 +50,7 @@ def train_segmenter(
     lr: float = 0.003,
     optimizer: Optimizer = "onecycle",
     loss: Loss = "weighted_ce_dice",
-    augment: bool = True,
+    augment: Augmentation = "slice",
     val: Slices | None = None,
     checkpoints: int = 4,
     backbone_weights: str | None = None,
@@ -69,9 +71,10 @@ def train_segmenter(
         steps: optimiser steps.
         batch_size: slices a step.
         lr: learning rate, its peak for `onecycle`.
-        optimizer: `adam` at a constant rate (DatasetGAN), or `onecycle`, AdamW with a one-cycle schedule.
-        loss: `ce`, or `weighted_ce_dice` with weights 1/sqrt(frequency).
-        augment: random affine and intensity changes.
+        optimizer: `adam` at a constant rate (DatasetGAN), `adam_step`, lowered to a fifth after two thirds (layered
+            GAN), or `onecycle`, AdamW with a one-cycle schedule.
+        loss: `ce`, `weighted_ce_dice` with weights 1/sqrt(frequency), or `soft_ce` against foreground probabilities.
+        augment: `slice`, random affine and intensity changes; `colour`, colours of pictures alone; or `none`.
         val: labelled slices of held-out patients, on which the checkpoint is picked.
         checkpoints: number of evenly spaced checkpoints.
         backbone_weights: local file of ImageNet weights for a ResNet backbone.
@@ -91,7 +94,7 @@ def train_segmenter(
     settings = {"network": dict(network), "seed": seed, "steps": steps, "batch_size": batch_size, "lr": lr}
     settings |= {"optimizer": optimizer, "loss": loss, "augment": augment, "checkpoints": checkpoints}
     settings |= {"precision": precision, "slices": [len(source.slices) for source in sources]}
-    weights = class_weights(class_frequencies(sources, network["num_classes"])).to(device)
+    loss_function = _loss(loss, sources, network["num_classes"], device)
     seed_step(seed, "initial weights")
     state = load_checkpoint(backbone_weights) if backbone_weights else None
     model = build_segmenter(**network, backbone_state=state)
@@ -107,7 +110,7 @@ def train_segmenter(
         train_data_loader=TrainingBatches(sources, batch_size, seed, start=done),
         network=model,
         optimizer=optimiser,
-        loss_function=cross_entropy if loss == "ce" else partial(weighted_ce_dice, weights=weights),
+        loss_function=loss_function,
         prepare_batch=partial(_prepare_batch, augment=augment),
         inferer=Forward(device, precision),
         train_handlers=[LrScheduleHandler(scheduler, print_lr=False, epoch_level=False)],
@@ -286,22 +289,33 @@ def _resume(path: Path, objects: Mapping[str, Any], settings: Mapping[str, Any])
     return int(rest["step"])
 
 
+def _loss(name: Loss, sources: Sequence[TrainingSource], num_classes: int, device: str) -> Callable[..., Tensor]:
+    """`(logits, label) -> scalar`; hard labels are looked through first, a wrong one is told before any work."""
+    if name == "soft_ce":
+        return lambda logits, mask: soft_cross_entropy(logits, torch.stack([1 - mask, mask], dim=1))
+    weights = class_weights(class_frequencies(sources, num_classes)).to(device)
+    return cross_entropy if name == "ce" else partial(weighted_ce_dice, weights=weights)
+
+
 def _optimiser(
     model: nn.Module, name: Optimizer, lr: float, steps: int
 ) -> tuple[torch.optim.Optimizer, Any]:  # MONAI's handler wants a class torch has renamed
-    if name == "adam":
+    if name in ("adam", "adam_step"):
         adam = torch.optim.Adam(model.parameters(), lr, fused=True)
-        return adam, torch.optim.lr_scheduler.ConstantLR(adam, factor=1.0, total_iters=0)
+        lowered = [max(1, 2 * steps // 3)] if name == "adam_step" else []
+        return adam, torch.optim.lr_scheduler.MultiStepLR(adam, lowered, gamma=0.2)
     adamw = torch.optim.AdamW(model.parameters(), lr, fused=True)
     return adamw, torch.optim.lr_scheduler.OneCycleLR(adamw, lr, total_steps=steps + 1)
 
 
 def _prepare_batch(
-    batch: Mapping[str, Tensor], device: torch.device, non_blocking: bool = False, *, augment: bool, **_: Any
+    batch: Mapping[str, Tensor], device: torch.device, non_blocking: bool = False, *, augment: Augmentation, **_: Any
 ) -> tuple[Tensor, Tensor]:
     image, label = (batch[key].to(device, non_blocking=non_blocking) for key in ("image", "label"))
-    if augment:
+    if augment == "slice":
         image, label = augment_batch(image, label)
+    elif augment == "colour":
+        image = vary_colour(image)
     return image.contiguous(memory_format=torch.channels_last), label
 
 

@@ -92,7 +92,7 @@ def test_steps_are_exact_and_the_last_is_kept(tmp_path, source, monkeypatch):
     assert not list(tmp_path.glob("unfinished*"))
 
 
-@pytest.mark.parametrize("settings", [{}, {"optimizer": "adam", "loss": "ce", "augment": False}])
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "adam", "loss": "ce", "augment": "none"}])
 def test_resumed_training_equals_uninterrupted(tmp_path, source, settings, monkeypatch):
     whole = train(tmp_path / "whole", source, **settings)
     original = module.save_checkpoint

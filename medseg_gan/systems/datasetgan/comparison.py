@@ -29,9 +29,10 @@ from medseg_gan.systems.datasetgan.rows import (
     title,
     training_set,
 )
-from medseg_gan.systems.datasetgan.segmenter_jobs import network_arguments, process_count, training_job
+from medseg_gan.systems.datasetgan.segmenter_jobs import network_arguments, training_job
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.log import progress
+from medseg_gan.training.pool import process_count
 from medseg_gan.training.segmenter import checkpoint_predictions, load_segmenter, train_many
 
 

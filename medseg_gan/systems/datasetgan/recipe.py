@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from medseg_gan.recipe import Section, SystemRecipe
 from medseg_gan.stages import Stage
@@ -108,6 +116,17 @@ class TrainGan(Section):
     ada_kimg: PositiveFloat = Field(500.0, description="thousands of images in which p can go from 0 to 1")
     p_max: float = Field(0.8, gt=0, le=1, description="bound on the augmentation probability p")
     fixed_p: float = Field(0.2, ge=0, le=1, description="p where ada is fixed")
+    init_from: str | None = Field(
+        None,
+        min_length=1,
+        description="weights to begin with: network.pkl, .pt of import-weights, G_ema.pt; set ema_rampup to none then",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+    freeze_d: NonNegativeInt = Field(
+        0,
+        description="layers of D, counted from the image, that keep the weights of init_from (Freeze-D)",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
     checkpoint_kimg: PositiveFloat = Field(200.0, description="thousands of images between checkpoints")
     sample_kimg: PositiveFloat = Field(50.0, description="thousands of images between sample grids")
 
@@ -121,6 +140,12 @@ class TrainGan(Section):
                 f"batch_gpu {self.batch_gpu} must divide batch_size {self.batch_size} and be a multiple of mbstd_group "
                 f"{self.mbstd_group}, or smaller than it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_layers_have_weights(self) -> TrainGan:
+        if self.freeze_d and self.init_from is None:
+            raise ValueError(f"freeze_d {self.freeze_d} would freeze random weights; give init_from, or leave it out")
         return self
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,6 @@ from typing import Any
 from medseg_gan.stages import Inputs
 from medseg_gan.systems.datasetgan.recipe import Segmenter
 from medseg_gan.training.labelled import Slices, TrainingSource
-
-
-def process_count(workers: int, device: str) -> int:
-    """Processes to train with: one per core on the CPU (two of one thread beat one of two), one on a GPU."""
-    if device == "cuda":
-        return 1
-    return workers or os.cpu_count() or 1
 
 
 def network_arguments(settings: Segmenter, num_classes: int, name: str | None = None) -> dict[str, Any]:
@@ -53,7 +45,7 @@ def training_job(
         "lr": settings.lr,
         "optimizer": settings.optimizer,
         "loss": settings.loss,
-        "augment": settings.augment,
+        "augment": "slice" if settings.augment else "none",
         "val": val,
         "checkpoints": checkpoints,
         "backbone_weights": settings.backbone_weights,

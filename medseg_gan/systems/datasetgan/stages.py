@@ -45,9 +45,10 @@ from medseg_gan.systems.datasetgan.recipe import (
     TrainInterpreter,
 )
 from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling, render_again, reserved, save_latents
-from medseg_gan.systems.datasetgan.segmenter_jobs import process_count, training_job
+from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.log import Progress, progress, say
+from medseg_gan.training.pool import process_count
 from medseg_gan.training.segmenter import load_segmenter, train_segmenter
 from medseg_gan.training.stylegan2 import load_generator, train_stylegan2
 
@@ -56,6 +57,7 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
     """Turn volumes into slices and cut their patients into pools; without data, draw the phantom first."""
     workers = config.workers or os.cpu_count() or 1
     annotator_kind(inputs.sections["annotate"], inputs)  # type: ignore[arg-type]  # refused now, not after the GAN
+    check_init_from(inputs.sections["train_gan"])  # type: ignore[arg-type]
     cohort: list[Case] = []
     if inputs.data is None:
         phantom = folder / "phantom"
@@ -107,11 +109,22 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
             say(f"prepare: {count} slices left out, {reason}")
 
 
+def check_init_from(config: TrainGan) -> None:
+    """Refuse weights that are not there before hours are spent.
+
+    Raises:
+        MedsegError: the file does not exist.
+    """
+    if config.init_from and not Path(config.init_from).expanduser().is_file():
+        raise MedsegError(f"train_gan.init_from: {config.init_from} is no file; give the path of the weights")
+
+
 def train_gan(config: TrainGan, folder: Path, inputs: Inputs) -> None:
     """Train StyleGAN2-ADA on the `gan` pool; labels are not looked at."""
     store = SliceStore.open(inputs.folders["prepare"])
     pool = store.indices("gan")
     settings = config.model_dump()
+    init_from = settings.pop("init_from")
     train_stylegan2(
         store.image_tensor(pool),
         [store.records[k].patient for k in pool],
@@ -121,6 +134,7 @@ def train_gan(config: TrainGan, folder: Path, inputs: Inputs) -> None:
         precision=inputs.precision,
         snapshot_kimg=settings.pop("checkpoint_kimg"),
         sample_kimg=settings.pop("sample_kimg"),
+        init_from=Path(init_from).expanduser() if init_from else None,
         **settings,
     )
 
