@@ -23,4 +23,7 @@ SYSTEMS = {
         recipe="medseg_gan.systems.datasetgan.recipe:DatasetGanRecipe",
         stages="medseg_gan.systems.datasetgan.recipe:STAGES",
     ),
+    "layered": System(
+        recipe="medseg_gan.systems.layered.recipe:LayeredRecipe", stages="medseg_gan.systems.layered.recipe:STAGES"
+    ),
 }

@@ -48,7 +48,7 @@ def draw_bird(seed: int, number: int, size: int) -> tuple[np.ndarray, np.ndarray
     ground_a, ground_b, figure_a, figure_b = COLOURS[rng.permutation(len(COLOURS))[:4]]
     pose = draw_pose(rng, figure, area=AREA, shift=SHIFT, turn=TURN)
     phases, contrast, brightness = rng.uniform(0, 2 * np.pi, 3), rng.uniform(0.85, 1.1), rng.uniform(-0.06, 0.06)
-    ground = blend(ground_a, ground_b, np.clip(0.5 + 1.6 * blurred_field(rng, size), 0, 1))
+    ground = blend(ground_a, ground_b, np.clip(0.5 + 0.35 * blurred_field(rng, size), 0, 1))
     coverage, share = paint(figure, pose, texture, phases, size)
     image = ground + coverage[..., None] * (blend(figure_a, figure_b, share) - ground)
     image = (image - 0.5) * np.float32(contrast) + np.float32(0.5 + brightness)

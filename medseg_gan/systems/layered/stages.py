@@ -1,0 +1,252 @@
+"""Stages of the layered GAN up to the final segmenters: pictures, alternate training, pairs, U-Nets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg_gan.atomic import read_json, write_array, write_json
+from medseg_gan.data.phantom import birds, shelf
+from medseg_gan.data.picture_layouts import find_pictures
+from medseg_gan.data.picture_preparation import prepare_pictures
+from medseg_gan.data.pictures import FoundPictures, PictureRecord, PictureStore, PictureWriter
+from medseg_gan.data.pseudo_masks import build_detector, write_pseudo_masks
+from medseg_gan.data.splits import Split
+from medseg_gan.data.stanford import CARS, DOGS
+from medseg_gan.seeding import mix_seed
+from medseg_gan.stages import Inputs
+from medseg_gan.systems.layered.codes import Prior
+from medseg_gan.systems.layered.composition import Perturbation
+from medseg_gan.systems.layered.ct import prepare_ct
+from medseg_gan.systems.layered.recipe import Phantom, Prepare, Synthesize, TrainGan, TrainSegmenters
+from medseg_gan.systems.layered.step import LayeredSettings
+from medseg_gan.systems.layered.training import TrainedLayers, train_layered
+from medseg_gan.training.grid import to_uint8
+from medseg_gan.training.labelled import SOFT_MASKS, StoredPictures, TrainingSource
+from medseg_gan.training.log import Progress, say
+from medseg_gan.training.pool import process_count, run_jobs
+from medseg_gan.training.segmenter import train_many
+
+CEILING = "supervised"
+"""Name of the training on real masks."""
+PSEUDO = {DOGS: "dog", CARS: "car"}
+"""Data sets without masks, whose ground truth is a detector's, and what it looks for."""
+
+
+def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
+    """Find pictures and masks, bring them to one size, and keep their splits."""
+    workers = config.workers or os.cpu_count() or 1
+    if config.layout == "ct":
+        counts = prepare_ct(config, folder, inputs, workers)
+    else:
+        phantom = "" if inputs.data else draw_phantom(config.phantom, folder / "phantom", inputs.seed, workers)
+        found = find_pictures(inputs.data or folder / "phantom", config.layout)
+        if config.mask_weights and found.dataset in PSEUDO:
+            found = with_pseudo_masks(found, config, folder / "pseudo_masks", inputs)
+        with Progress(len(found.pictures), "prepare: pictures", "picture") as bar:
+            counts = prepare_pictures(
+                folder,
+                found.pictures,
+                size=config.size,
+                dataset=found.dataset,
+                classes=found.classes,
+                workers=workers,
+                on_done=bar.update,
+            )
+        counts |= {"phantom": phantom, "notes": list(found.notes)}
+    write_json(folder / "counts.json", counts)
+    for split, number in counts["splits"].items():
+        say(f"prepare: {split}: {number['pictures']} pictures, {number['labelled']} with masks")
+    for note in counts["notes"]:
+        say(f"prepare: {note}")
+
+
+def with_pseudo_masks(found: FoundPictures, config: Prepare, out: Path, inputs: Inputs) -> FoundPictures:
+    """The same pictures with masks by Mask R-CNN, as the paper scores these sets; the data folder is not written to."""
+    assert config.mask_weights and inputs.data
+    detector = build_detector(Path(config.mask_weights), inputs.device)
+    category = PSEUDO[found.dataset]
+    with Progress(len(found.pictures), "prepare: pseudo masks", "picture") as bar:
+        write_pseudo_masks(found.pictures, out, detector, category=category, device=inputs.device, on_done=bar.update)
+    return find_pictures(inputs.data, config.layout, out)
+
+
+def draw_phantom(config: Phantom, root: Path, seed: int, workers: int) -> str:
+    """Write the phantom in its data set's layout; returns its name and edition."""
+    with Progress(None, "prepare: phantom", "picture") as bar:
+
+        def drawn(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.done)
+
+        if config.kind == "birds":
+            birds.write_birds_phantom(
+                root,
+                seed=seed,
+                train=config.train,
+                val=config.val,
+                test=config.test,
+                size=config.size,
+                workers=workers,
+                progress=drawn,
+            )
+            return f"bird phantom, edition {birds.EDITION}"
+        shelf.write_shelf_phantom(root, seed=seed, size=config.size, workers=workers, progress=drawn)
+        return f"shelf phantom, edition {shelf.EDITION}"
+
+
+def runs_of(config: TrainGan) -> list[tuple[str, int]]:
+    """Arm and seed of every training, seed by seed."""
+    return [(arm, seed) for seed in range(config.seeds) for arm in config.arms]
+
+
+def train_gan(config: TrainGan, folder: Path, inputs: Inputs) -> None:
+    """Train every arm with every seed, as many at a time as there are processes."""
+    jobs = {
+        f"{arm}-{seed}": {
+            "store": inputs.folders["prepare"],
+            "folder": folder / f"{arm}-{seed}",
+            "settings": layered_settings(config, arm),
+            "name": f"train_gan {arm} {seed}",
+            "seed": mix_seed(inputs.seed, "layered", seed),  # arms of a seed begin alike, so they compare in pairs
+            "device": inputs.device,
+            "precision": inputs.precision,
+            "snapshot_images": round(config.checkpoint_kimg * 1000),
+            "sample_images": round(config.sample_kimg * 1000),
+            "restarts": config.restarts if arm == next(iter(config.arms)) else 0,
+            "watch_from": config.watch_from,
+        }
+        for arm, seed in runs_of(config)
+    }
+    run_jobs(train_layered, jobs, process_count(config.workers, inputs.device), "train_gan")
+
+
+def layered_settings(config: TrainGan, arm: str) -> LayeredSettings:
+    """The numbers of an arm's training."""
+    o, n = config.objective_of(arm), config.network
+    gaussian = o.prior == "gaussian"
+    return LayeredSettings(
+        rounds=o.rounds,
+        gan_images=round(o.kimg * 1000),
+        segmenter_steps=config.segmenter_steps,
+        batch_size=config.batch_size,
+        prior=Prior(o.prior, o.c_dim, 1 if gaussian else o.group),
+        perturbation=Perturbation(o.shift, o.degrees, o.shrink, o.contrast),
+        gamma_mi=o.gamma_mi,
+        pi_share=o.pi_share,
+        mask_bias=o.mask_bias,
+        gamma_b=o.gamma_b,
+        gamma_bg=o.gamma_bg,
+        size_weight=o.size_weight,
+        ramp_mi=o.ramp_mi,
+        ramp_b=o.ramp_b,
+        lr=config.lr,
+        lr_d=config.lr_d,
+        ema=config.ema,
+        reuse_fakes=config.reuse_fakes,
+        crop=config.crop,
+        segmenter={"name": config.segmenter, "width": config.segmenter_width},
+        segmenter_lr=config.segmenter_lr,
+        **n.model_dump(),
+    )
+
+
+def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
+    """Render pairs of every trained generator; a finished folder is kept."""
+    training: TrainGan = inputs.sections["train_gan"]  # type: ignore[assignment]
+    for arm, seed in runs_of(training):
+        where = folder / f"{arm}-{seed}"
+        if not (where / "done.json").is_file():
+            layers = trained_layers(inputs, arm, seed)
+            write_pairs(where, layers, config.num_pairs, config.val_share, config.block_size)
+            write_json(where / "done.json", {"pairs": config.num_pairs})
+
+
+def trained_layers(inputs: Inputs, arm: str, seed: int) -> TrainedLayers:
+    """A trained generator as a source of pictures by index."""
+    where = inputs.folders["train_gan"] / f"{arm}-{seed}"
+    return TrainedLayers.load(where, mix_seed(inputs.seed, "latents", seed), inputs.device, inputs.precision)
+
+
+def write_pairs(folder: Path, layers: TrainedLayers, count: int, val_share: float, block: int) -> None:
+    """A picture store of generated pictures: the last share of them is the split `val`; soft masks lie beside it."""
+    num_val = max(1, round(count * val_share))
+    soft = []
+    with (
+        PictureWriter(folder, dataset="generated") as writer,
+        Progress(count, f"synthesize: {folder.name}", "pair") as bar,
+    ):
+        for start in range(0, count, block):
+            chosen = range(start, start + block)  # the last block is rendered whole: another size gives other bits
+            image, mask, _, _ = layers.render(chosen)
+            kept = min(block, count - start)
+            pixels = to_uint8(image[:kept]).cpu().numpy().transpose(0, 2, 3, 1)
+            probs = mask[:kept, 0].float().cpu().numpy()
+            splits: list[Split] = ["val" if index >= count - num_val else "train" for index in chosen[:kept]]
+            records = [
+                PictureRecord(f"generated-{index:08d}", split, None, True)
+                for index, split in zip(chosen, splits, strict=False)
+            ]
+            writer.append(pixels, (probs > 0.5).astype(np.uint8), records)
+            soft.append((probs * 255).round().astype(np.uint8))
+            bar.update(kept)
+        write_array(folder / SOFT_MASKS, np.concatenate(soft))
+
+
+def train_segmenters(config: TrainSegmenters, folder: Path, inputs: Inputs) -> None:
+    """A U-Net from scratch on each generator's pairs, and one on real masks.
+
+    The step is picked on synthetic validation pairs, of the ceiling on real ones: nothing synthetic sees a real mask.
+    """
+    training: TrainGan = inputs.sections["train_gan"]  # type: ignore[assignment]
+    channels = PictureStore.open(inputs.folders["prepare"]).channels
+    common: dict[str, Any] = {
+        "network": {"name": config.name, "num_classes": 2, "in_channels": channels, "width": config.width},
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "lr": config.lr,
+        "optimizer": "adam_step",
+        "augment": "colour",
+        "checkpoints": config.checkpoints,
+        "device": inputs.device,
+        "precision": inputs.precision,
+    }
+    jobs: dict[str, Mapping[str, Any]] = {}
+    for arm, seed in runs_of(training):
+        pairs = inputs.folders["synthesize"] / f"{arm}-{seed}"
+        store = PictureStore.open(pairs)
+        jobs[f"{arm}-{seed}"] = {
+            **common,
+            "folder": folder / f"{arm}-{seed}",
+            "sources": [TrainingSource(StoredPictures(pairs, store.indices("train"), soft=True))],
+            "val": StoredPictures(pairs, store.indices("val")),
+            "loss": "soft_ce",
+            "seed": mix_seed(inputs.seed, "segmenter", seed),
+        }
+    ceiling = ceiling_job(inputs.folders["prepare"])
+    if config.supervised and ceiling:
+        seed = mix_seed(inputs.seed, "segmenter", 0)
+        jobs[CEILING] = {**common, **ceiling, "folder": folder / CEILING, "loss": "ce", "seed": seed}
+    train_many(jobs, process_count(config.workers, inputs.device))
+    write_json(folder / "trained.json", {"ceiling": CEILING in jobs})
+
+
+def ceiling_job(prepared: Path) -> dict[str, Any] | None:
+    """Sources of the supervised ceiling: real training masks, the step picked on real validation masks if any."""
+    store = PictureStore.open(prepared)
+    masks, val = store.indices("train", labelled=True), store.indices("val", labelled=True)
+    if not len(masks):
+        return None
+    return {
+        "sources": [TrainingSource(StoredPictures(prepared, masks))],
+        "val": StoredPictures(prepared, val) if len(val) else None,
+    }
+
+
+def has_ceiling(folder: Path) -> bool:
+    """Whether `train_segmenters` found real masks to train on."""
+    return bool(read_json(folder / "trained.json")["ceiling"])

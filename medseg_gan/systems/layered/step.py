@@ -1,0 +1,265 @@
+"""One iteration of alternate training (Yang et al., 2022, Algorithm 1): the layered GAN's, or the segmenter's."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from torch import Tensor, nn
+
+from medseg_gan.device import autocast
+from medseg_gan.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
+from medseg_gan.losses.masks import background_loss, binarisation_loss, size_loss
+from medseg_gan.losses.segmentation import soft_cross_entropy
+from medseg_gan.networks.segmenters import build_segmenter
+from medseg_gan.seeding import seed_step
+from medseg_gan.systems.layered.codes import Prior
+from medseg_gan.systems.layered.composition import Perturbation, compose, perturbed_composition
+from medseg_gan.systems.layered.networks import LayeredDiscriminator, LayeredGenerator, MaskEncoder
+from medseg_gan.training.augment import flip_and_crop, vary_colour
+
+
+@dataclass(frozen=True)
+class LayeredSettings:
+    """All numbers of a training; the defaults are the paper's for CUB at 128 x 128."""
+
+    rounds: int = 5  # K
+    gan_images: int = 2_000_000  # real images D sees in a round
+    segmenter_steps: int = 2000  # steps of F at the end of each round
+    batch_size: int = 32
+    prior: Prior = field(default_factory=lambda: Prior("categorical", 200, 10))
+    perturbation: Perturbation = field(default_factory=Perturbation)
+    z_dim: int = 100
+    base: int = 64  # g, channels of the generators at the image's size
+    widest: int = 16  # their channels at 4 x 4 over g
+    blocks: int = 2  # residual blocks of a stage
+    smallest: int = 1  # channels of a stage at least
+    d_first: int = 64  # channels after D's first halving
+    pi_first: int = 32  # channels after E_pi's first halving
+    d_norm: str = "sn"
+    lr: float = 2e-4  # of G
+    lr_d: float = 2e-4  # of D with the encoders
+    gamma_mi: float = 1.0
+    pi_share: float = 1.0  # weight of I(pi, c_sup) relative to I(x, c)
+    mask_bias: float = 0.0  # of the mask's logits at the start
+    gamma_b: float = 2.0
+    gamma_bg: float = 2.0  # from round 2 on
+    size_weight: float = 0.0  # PerturbGAN's mask size loss in place of mutual information
+    ramp_mi: float = 0.1  # share of the first round over which gamma_mi rises from 0
+    ramp_b: float = 0.1  # the same for gamma_b
+    ema: float = 0.0  # decay of an averaged generator, from which everything is sampled; 0: none
+    reuse_fakes: bool = False  # one generated batch an iteration for both networks, a quarter less work
+    segmenter: Mapping[str, Any] = field(default_factory=lambda: {"name": "basic_unet", "width": 64})
+    segmenter_lr: float = 1e-3
+    crop: float = 0.8  # smallest side of the random square crop of real images
+
+    @property
+    def gan_steps(self) -> int:
+        """GAN iterations of a round."""
+        return max(1, self.gan_images // self.batch_size)
+
+    @property
+    def round_steps(self) -> int:
+        """Iterations of a round, the segmenter's included."""
+        return self.gan_steps + self.segmenter_steps
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the whole training."""
+        return self.rounds * self.round_steps
+
+    def place(self, iteration: int) -> tuple[int, int]:
+        """Round and step inside it, both from 0, of the iteration counted from 1."""
+        return divmod(iteration - 1, self.round_steps)
+
+    def gan_done(self, iteration: int) -> int:
+        """GAN iterations among the first so many."""
+        whole, rest = divmod(iteration, self.round_steps)
+        return whole * self.gan_steps + min(rest, self.gan_steps)
+
+
+class LayeredStep:
+    """Networks and optimisers of a training, and its step: GAN iterations, then F's, round after round."""
+
+    def __init__(
+        self, settings: LayeredSettings, *, size: int, channels: int, seed: int, device: str, precision: str
+    ) -> None:
+        """Build everything from the seed.
+
+        Args:
+            settings: see there.
+            size: side of the images, a power of two.
+            channels: of the images.
+            seed: of weights and of all later draws.
+            device: `cpu` or `cuda`.
+            precision: `fp32` or `bf16` (autocast).
+        """
+        s = self.settings = settings
+        self.size, self.channels, self.seed, self.device, self.precision = size, channels, seed, device, precision
+        seed_step(seed, "networks")
+        self.G = LayeredGenerator(
+            size, channels, s.z_dim, s.prior.dim, s.prior.parent_dim, s.base, s.widest, s.blocks, s.smallest
+        )
+        nn.init.constant_(self.G.mask.bias, s.mask_bias)  # type: ignore[arg-type]
+        self.D = LayeredDiscriminator(size, channels, s.prior.dim, s.d_first, s.d_norm)
+        self.E_pi = MaskEncoder(size, s.prior.parent_dim, s.pi_first)
+        self.F = build_segmenter(num_classes=2, in_channels=channels, **s.segmenter)
+        for network in (self.G, self.D, self.E_pi, self.F):
+            network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.G_ema = copy.deepcopy(self.G) if s.ema else self.G
+        judges = [*self.D.parameters(), *self.E_pi.parameters()]
+        self.optimizer_G = torch.optim.Adam(self.G.parameters(), s.lr, (0.5, 0.999), fused=True)
+        self.optimizer_D = torch.optim.Adam(judges, s.lr_d, (0.5, 0.999), fused=True)
+        self.optimizer_F = torch.optim.Adam(self.F.parameters(), s.segmenter_lr, fused=True)
+
+    def objects(self) -> dict[str, Any]:
+        """Everything the next step depends on, by name."""
+        names = ("G", "D", "E_pi", "F", "optimizer_G", "optimizer_D", "optimizer_F")
+        found = {name: getattr(self, name) for name in names}
+        return found | ({"G_ema": self.G_ema} if self.settings.ema else {})
+
+    def __call__(self, engine: Engine, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One iteration; the terms are detached scalars."""
+        iteration = engine.state.iteration
+        round_number, step = self.settings.place(iteration)
+        seed_step(self.seed, "step", iteration)
+        if step < self.settings.gan_steps:
+            return self.gan_step(batch["image"], round_number, step)
+        return self.segmenter_step()
+
+    def risen(self, share: float, round_number: int, step: int) -> float:
+        """How much of a weight is in force: early masks must not be coded before images look like anything."""
+        length = share * self.settings.gan_steps
+        return 1.0 if round_number or step >= length else step / length
+
+    def layers(self, count: int, G: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Background, foreground, mask, c and c_sup of fresh latents."""
+        z = torch.randn(count, self.settings.z_dim, device=self.device)
+        c, c_sup = self.settings.prior.draw(count, self.device)
+        with autocast(self.device, self.precision):
+            return *G(z, c, c_sup), c, c_sup
+
+    def judge(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """D's logits and E_x's."""
+        with autocast(self.device, self.precision):
+            return self.D(image.contiguous(memory_format=torch.channels_last))
+
+    def parent_of(self, mask: Tensor) -> Tensor:
+        """E_pi's logits."""
+        with autocast(self.device, self.precision):
+            return self.E_pi(mask)
+
+    def information(self, code_logits: Tensor, c: Tensor, mask: Tensor, c_sup: Tensor) -> Tensor:
+        """L_mi = -log E_x(c | x) - log E_pi(c_sup | pi), the second weighted by `pi_share` (eq. 5, sign mended)."""
+        s = self.settings
+        return s.prior.loss(code_logits, c) + s.pi_share * s.prior.loss(self.parent_of(mask), c_sup)
+
+    def gan_step(self, real: Tensor, round_number: int, step: int) -> dict[str, Tensor]:
+        """Update G_b and G_f, then D, E_x and E_pi (Algorithm 1, lines 4 and 5)."""
+        s = self.settings
+        gamma_mi = s.gamma_mi * self.risen(s.ramp_mi, round_number, step)
+        gamma_b = s.gamma_b * self.risen(s.ramp_b, round_number, step)
+        real = flip_and_crop(real, s.crop)
+
+        # Generators: raise D's logits, let c be read from the image and c_sup from the mask.
+        only(self.G, self.D, self.E_pi)
+        self.G.train()
+        background, foreground, mask, c, c_sup = self.layers(len(real), self.G)
+        fake = perturbed_composition(background, foreground, mask, s.perturbation)
+        logits, code_logits = self.judge(fake)
+        adversarial = hinge_generator_loss(logits)
+        information = self.information(code_logits, c, mask, c_sup)
+        binary = binarisation_loss(mask)
+        loss_G = adversarial + gamma_mi * information + gamma_b * binary
+        terms = {"loss_G": adversarial, "loss_mi_G": information, "binarisation": binary}
+        if s.size_weight:
+            terms["size"] = size_loss(mask)
+            loss_G = loss_G + s.size_weight * terms["size"]
+        if round_number and s.gamma_bg:
+            terms["loss_bg"] = background_loss(self.foreground_probs(background))
+            loss_G = loss_G + s.gamma_bg * terms["loss_bg"]
+        self.optimizer_G.zero_grad(set_to_none=True)
+        loss_G.backward()
+        self.optimizer_G.step()
+        if s.ema:
+            average(self.G_ema, self.G, s.ema)
+
+        # Discriminator and encoders: tell real from generated, and read the codes.
+        only(self.D, self.G)
+        self.E_pi.requires_grad_(True)
+        if not s.reuse_fakes:
+            with torch.no_grad():
+                background, foreground, mask, c, c_sup = self.layers(len(real), self.G)
+                fake = perturbed_composition(background, foreground, mask, s.perturbation)
+        fake, mask = fake.detach(), mask.detach()
+        logits_real = self.judge(real)[0]
+        logits_fake, code_logits = self.judge(fake)
+        loss_D = hinge_discriminator_loss(logits_real, logits_fake)
+        information = self.information(code_logits, c, mask, c_sup)
+        self.optimizer_D.zero_grad(set_to_none=True)
+        (loss_D + gamma_mi * information).backward()
+        self.optimizer_D.step()
+
+        terms |= {"loss_D": loss_D, "loss_mi_D": information, **mask_terms(mask)}
+        terms["D_accuracy"] = 0.5 * ((logits_real > 0).float().mean() + (logits_fake < 0).float().mean())
+        return {name: term.detach() for name, term in terms.items()}
+
+    def foreground_probs(self, image: Tensor) -> Tensor:
+        """`(B, H, W)` F(image), F frozen and in evaluation mode but differentiable in the image."""
+        self.F.eval().requires_grad_(False)
+        with autocast(self.device, self.precision):
+            logits = self.F(image.contiguous(memory_format=torch.channels_last))
+        return logits.float().softmax(dim=1)[:, 1]
+
+    def segmenter_step(self) -> dict[str, Tensor]:
+        """Update F on fresh samples with their soft masks (eq. 7); only colours are augmented."""
+        image, mask, _, _ = self.sample(self.settings.batch_size)
+        self.F.train().requires_grad_(True)
+        with autocast(self.device, self.precision):
+            logits = self.F(vary_colour(image).contiguous(memory_format=torch.channels_last))
+        loss = soft_cross_entropy(logits.float(), torch.cat([1 - mask, mask], dim=1))
+        self.optimizer_F.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer_F.step()
+        return {"loss_F": loss.detach()}
+
+    @torch.no_grad()
+    def sample(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Fresh pictures in evaluation mode and without perturbation.
+
+        Returns:
+            Composites `(B, C, H, H)`, masks `(B, 1, H, H)`, backgrounds and foregrounds.
+        """
+        self.G_ema.eval()
+        background, foreground, mask, _, _ = self.layers(count, self.G_ema)
+        return compose(background, foreground, mask), mask, background, foreground
+
+
+def mask_terms(mask: Tensor) -> dict[str, Tensor]:
+    """What shows a trivial solution in a batch of masks: mean and spread of their areas, shares of empty and full."""
+    area = mask.flatten(1).mean(dim=1)
+    return {
+        "area": area.mean(),
+        "area_sd": area.std(),
+        "empty": (area < 0.02).float().mean(),
+        "full": (area > 0.9).float().mean(),
+    }
+
+
+def only(trained: nn.Module, *frozen: nn.Module) -> None:
+    """Gradients for one network alone."""
+    trained.requires_grad_(True)
+    for network in frozen:
+        network.requires_grad_(False)
+
+
+@torch.no_grad()
+def average(G_ema: nn.Module, G: nn.Module, decay: float) -> None:
+    """Move averaged weights towards the current ones; batch norm's running statistics are averaged alike."""
+    torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - decay)
+    for mean, current in zip(G_ema.buffers(), G.buffers(), strict=True):
+        mean.lerp_(current, 1 - decay) if mean.is_floating_point() else mean.copy_(current)

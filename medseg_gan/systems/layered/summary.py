@@ -1,0 +1,302 @@
+"""Stage `report`: gather what the other stages left and write the page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg_gan.atomic import read_json
+from medseg_gan.data.pictures import PictureStore
+from medseg_gan.report.document import (
+    Bar,
+    Bars,
+    Curves,
+    DataTable,
+    Document,
+    PictureStrip,
+    Section,
+    Sentence,
+    Text,
+    write_document,
+)
+from medseg_gan.seeding import numpy_rng
+from medseg_gan.stages import Inputs
+from medseg_gan.systems.layered.paper import paper_tables
+from medseg_gan.systems.layered.recipe import Report, TrainGan
+from medseg_gan.systems.layered.stages import runs_of, trained_layers
+from medseg_gan.training.engine import read_stats
+from medseg_gan.training.grid import to_uint8
+
+FLOORS = {
+    "all_foreground": "all foreground",
+    "all_background": "all background",
+    "centred_disc": "centred disc",
+    "grabcut": "GrabCut from a centred rectangle",
+}
+WATCHED = ("area", "area_sd", "binarisation", "loss_mi_G", "loss_D", "D_accuracy", "loss_F")
+
+
+def report(config: Report, folder: Path, inputs: Inputs) -> None:
+    """Write `index.html`, `report.json` and the CSV tables."""
+    folders = inputs.folders
+    training: TrainGan = inputs.sections["train_gan"]  # type: ignore[assignment]
+    scores, counts = read_json(folders["evaluate"] / "scores.json"), read_json(folders["prepare"] / "counts.json")
+    done = {name: read_json(where / "done.json") for name, where in folders.items()}
+    last, main = done["evaluate"], next(iter(training.arms))
+    write_document(
+        folder,
+        Document(
+            title=f"{inputs.recipe}: improved layered GAN",
+            lead=lead(scores, main, counts),
+            sections=[
+                score_table(scores),
+                bars(scores),
+                training_table(scores),
+                distance_table(scores, training),
+                *layer_pictures(config, training, inputs),
+                *test_pictures(config, training, inputs),
+                *curves(training, folders["train_gan"]),
+                *paper_tables(inputs.recipe),
+                data_table(counts),
+            ],
+            recipe=inputs.recipe,
+            profile=inputs.profile,
+            command=command(inputs, counts),
+            machine=last["processor"] + (f", {last['gpu']}" if "gpu" in last else ""),
+            precision=inputs.precision,
+            versions={"medseg-gan": last["medseg_gan"], "commit": last["commit"] or "", **last["versions"]},
+            stages=[
+                {
+                    "name": name,
+                    "seconds": record["total_seconds"],
+                    "peak_mb": max(record["peak_rss_mb"], record["peak_rss_largest_child_mb"]),
+                }
+                for name, record in done.items()
+            ],
+            settings=(inputs.run / "recipe.yaml").read_text(encoding="utf-8"),
+            data={"scores": scores, "counts": counts},
+        ),
+    )
+
+
+def command(inputs: Inputs, counts: Mapping[str, Any]) -> str:
+    """A command that makes such a run; the user's folder is not named."""
+    parts = ["medseg-gan", "recipe", inputs.recipe] + ([] if counts["phantom"] else ["--data", "DATA"])
+    return shlex.join([*parts, "--profile", inputs.profile])
+
+
+def lead(scores: Mapping[str, Any], main: str, counts: Mapping[str, Any]) -> list[Sentence]:
+    """What the reader must know first: labels used, whether the floors are beaten, and by which seeds."""
+    own = [one for one in scores["trainings"] if one["arm"] == main]
+    floors = scores["floors"]
+    name = max(floors, key=lambda key: floors[key]["iou"])
+    best = floors[name]["iou"]
+    above = [one for one in own if one["iou"] > best]
+    kind = "good" if len(above) == len(own) else "bad" if not above else "undecided"
+    told = [
+        Sentence("No mask and no label was used to train the GAN or its segmenters; masks are for the test alone."),
+        Sentence(
+            f"{len(above)} of {len(own)} trainings of {main} beat the best floor ({FLOORS[name]}, IoU {best:.3f}): "
+            + ", ".join(f"{one['iou']:.3f}" for one in own),
+            kind,  # type: ignore[arg-type]
+            f"{len(above)} of {len(own)}",
+        ),
+    ]
+    trivial = [one for one in own if one["attempts"][-1]["trivial"]]
+    if trivial:
+        told.append(
+            Sentence(f"{len(trivial)} of {len(own)} trainings ended in a trivial solution after all restarts.", "bad")
+        )
+    if scores["ceiling"]:
+        told.append(Sentence(f"The same U-Net trained on real masks reaches IoU {scores['ceiling']['iou']:.3f}."))
+    for arm, found in scores["arms"].items():
+        told.append(
+            Sentence(
+                f"{arm}: background distance minus image distance {found['gap']:.3g} "
+                f"(near 0: all as background), image distance {found['image_distance']:.3g}."
+            )
+        )
+    if counts["phantom"]:
+        told.append(Sentence(f"Pictures: {counts['phantom']}, procedural; no photograph was seen."))
+    return told
+
+
+def score_table(scores: Mapping[str, Any]) -> DataTable:
+    """Arms beside the ceiling and the floors."""
+    rows: list[dict[str, Any]] = []
+    for arm, found in scores["arms"].items():
+        rows.append({"row": arm, "arm": True, "labels": "none", **found})
+    if scores["ceiling"]:
+        rows.append({"row": "supervised ceiling", "labels": "real masks", "seeds": 1, **_plain(scores["ceiling"])})
+    rows += [{"row": f"floor: {FLOORS[name]}", "labels": "none", **found} for name, found in scores["floors"].items()]
+    columns = [
+        ("row", "training"),
+        ("seeds", "seeds"),
+        ("labels", "masks used"),
+        ("iou", "IoU"),
+        ("iou_sd", "± over seeds"),
+        ("acc", "ACC"),
+        ("miou", "mIoU"),
+        ("iou_img", "IoU, mean over pictures"),
+        ("ari", "ARI"),
+        ("msc", "MSC"),
+        ("nmi", "NMI of E_x"),
+        ("F_iou", "IoU of F"),
+    ]
+    note = (
+        f"{scores['num_test']} real test pictures. ACC, IoU of the foreground and mIoU are those of the whole set; F "
+        "is the segmenter trained in turns with the GAN, the others are U-Nets trained from scratch afterwards. "
+        "Nothing is flipped: a mask that shows the background scores as it is."
+    )
+    return DataTable("Scores on real test pictures", _present(columns, rows), rows, note, "scores", "arm")
+
+
+def training_table(scores: Mapping[str, Any]) -> DataTable:
+    """Every training with its interval and its restarts."""
+    rows = [
+        {
+            "training": f"{one['arm']} {one['seed']}",
+            **_plain(one),
+            "low": one["interval"][0],
+            "high": one["interval"][1],
+            "restarts": len(one["attempts"]) - 1,
+            "why": "; ".join(f"{a['trivial']} at step {a['iteration']}" for a in one["attempts"] if a["trivial"])
+            or "—",
+        }
+        for one in scores["trainings"]
+    ]
+    columns = [
+        ("training", "training"),
+        ("iou", "IoU"),
+        ("low", "95 % from"),
+        ("high", "to"),
+        ("area", "share predicted"),
+        ("best_polarity_iou", "IoU, better polarity (diagnostic)"),
+        ("restarts", "restarts"),
+        ("why", "trivial solutions found"),
+    ]
+    note = f"Intervals over {scores['units']} test units. The watchdog sees masks' areas alone, no truth."
+    return DataTable("Every training", columns, rows, note, "trainings")
+
+
+def distance_table(scores: Mapping[str, Any], training: TrainGan) -> DataTable:
+    """Distances of composites and backgrounds, with what each arm changes."""
+    name = scores["distance"]["name"]
+    rows = [
+        {
+            "row": arm,
+            "changes": ", ".join(f"{key} {value}" for key, value in training.arms[arm].items()) or "—",
+            **found,
+        }
+        for arm, found in scores["arms"].items()
+    ]
+    rows.append(
+        {"row": "floor: half of the real pictures against the other", "image_distance": scores["distance_floor"]}
+    )
+    columns = [
+        ("row", "training"),
+        ("changes", "what it changes"),
+        ("image_distance", name),
+        ("background_distance", f"{name}, backgrounds"),
+        ("gap", "gap"),
+        ("restarts", "restarts"),
+    ]
+    note = f"{scores['distance']['n_fake']} generated against {scores['distance']['n_real']} real pictures."
+    if not scores["distance"]["comparable_to_published_fid"]:
+        note += " The features are not those of the published FID; do not compare across tools."
+    return DataTable("Generated pictures", _present(columns, rows), rows, note, "distances")
+
+
+def bars(scores: Mapping[str, Any]) -> Bars:
+    """IoU of every training against the floors."""
+    groups = {f"{one['arm']} {one['seed']}": Bar(one["iou"], tuple(one["interval"])) for one in scores["trainings"]}
+    if scores["ceiling"]:
+        groups["supervised"] = Bar(scores["ceiling"]["iou"], tuple(scores["ceiling"]["interval"]))
+    floors = {FLOORS[name]: found["iou"] for name, found in scores["floors"].items() if found["iou"] > 0}
+    return Bars("", groups, "IoU", floors)
+
+
+def layer_pictures(config: Report, training: TrainGan, inputs: Inputs) -> list[Section]:
+    """Composites, backgrounds, foregrounds and masks of the first seed of every arm."""
+    found: list[Section] = []
+    for arm in training.arms:
+        image, mask, background, foreground = trained_layers(inputs, arm, 0).render(range(config.pictures))
+        layers = {"composite": image, "background": background, "foreground": foreground, "mask": 2 * mask - 1}
+        for name, layer in layers.items():
+            title = f"Layers of {arm}, seed 0" if name == "composite" else ""
+            tiles = [_tile(one) for one in to_uint8(layer).cpu().numpy()]
+            found.append(PictureStrip(title, tiles, caption=name, columns=min(8, config.pictures)))
+    return found
+
+
+def test_pictures(config: Report, training: TrainGan, inputs: Inputs) -> list[Section]:
+    """Real test pictures with true and predicted masks."""
+    store = PictureStore.open(inputs.folders["prepare"])
+    test = store.indices("test", labelled=True)
+    chosen = np.sort(numpy_rng(inputs.seed, "report").choice(len(test), min(config.pictures, len(test)), replace=False))
+    images, truth = np.asarray(store.images[test[chosen]]), np.asarray(store.masks[test[chosen]])
+    rows: list[tuple[str, list[np.ndarray]]] = [
+        ("real", [image if image.shape[2] == 3 else image[..., 0] for image in images]),
+        ("true mask", [_mask(mask) for mask in truth]),
+    ]
+    for arm in training.arms:
+        pred = np.load(inputs.folders["evaluate"] / "predictions" / f"{arm}-0.npy", allow_pickle=False)[chosen]
+        rows.append((f"{arm}, seed 0", [_mask(mask) for mask in pred]))
+    return [
+        PictureStrip("Real test pictures" if not number else "", tiles, caption=name, columns=min(8, config.pictures))
+        for number, (name, tiles) in enumerate(rows)
+    ]
+
+
+def curves(training: TrainGan, folder: Path) -> list[Section]:
+    """The watched terms of the last attempt of every training."""
+    rows = {
+        f"{arm} {seed}": read_stats(sorted((folder / f"{arm}-{seed}").glob("attempt-*"), key=_number)[-1])
+        for arm, seed in runs_of(training)
+    }
+    found: list[Section] = []
+    for term in WATCHED:
+        series = {
+            name: [(row["iteration"], row.get(term)) for row in own if term in row]
+            for name, own in rows.items()
+            if any(term in row for row in own)
+        }
+        if series:
+            title = "Curves" if not found else ""
+            found.append(Curves(title, series, "iteration", term, caption=term))
+    return found
+
+
+def data_table(counts: Mapping[str, Any]) -> Text:
+    """What the pictures are, and what was left out."""
+    items = [f"{split}: {n['pictures']} pictures, {n['labelled']} with masks" for split, n in counts["splits"].items()]
+    if counts["without_mask"]:
+        items.append(f"{len(counts['without_mask'])} test pictures have no mask and are not scored")
+    return Text("Data", items=[*items, *counts["notes"]])
+
+
+def _plain(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in scores.items() if isinstance(value, (int, float, str, bool))}
+
+
+def _present(columns: Sequence[tuple[str, str]], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The columns for which any row has a value."""
+    return [column for column in columns if any(row.get(column[0]) is not None for row in rows)]
+
+
+def _tile(pixels: np.ndarray) -> np.ndarray:
+    """`(C, H, W)` to what a strip takes."""
+    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+
+
+def _mask(mask: np.ndarray) -> np.ndarray:
+    """White foreground on black, grey where nobody said."""
+    return np.choose(np.minimum(mask, 2), [0, 255, 96]).astype(np.uint8)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])

@@ -1,0 +1,271 @@
+"""Train a layered GAN with its segmenter, begin anew after a trivial solution, and load what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medseg_gan.atomic import read_json, write_json
+from medseg_gan.checkpoint import load_checkpoint, save_checkpoint
+from medseg_gan.data.pictures import PictureStore
+from medseg_gan.data.sampler import EndlessSampler
+from medseg_gan.device import autocast
+from medseg_gan.errors import MedsegError
+from medseg_gan.networks.segmenters import build_segmenter, predict_labels
+from medseg_gan.seeding import mix_seed, seed_step
+from medseg_gan.systems.layered.codes import Prior
+from medseg_gan.systems.layered.composition import compose
+from medseg_gan.systems.layered.networks import LayeredDiscriminator, LayeredGenerator
+from medseg_gan.systems.layered.step import LayeredSettings, LayeredStep
+from medseg_gan.systems.layered.watchdog import Trivial, Watchdog
+from medseg_gan.training.batches import ImageBatches
+from medseg_gan.training.engine import Training, save_samples
+from medseg_gan.training.log import say
+from medseg_gan.training.memory import keep_freed_memory
+
+MODEL = "layered.pt"
+ATTEMPTS = "attempts.json"
+SHEET = 16  # composites on a sample sheet, with their layers
+LOOKED_AT = 512  # real pictures on which F is checked at the end of a round
+
+
+def train_layered(
+    store: Path,
+    folder: Path,
+    settings: LayeredSettings,
+    *,
+    name: str,
+    seed: int,
+    device: str = "cpu",
+    precision: str = "fp32",
+    snapshot_images: int = 100_000,
+    sample_images: int = 50_000,
+    restarts: int = 3,
+    watch_from: float = 0.5,
+) -> None:
+    """Train one layered GAN and leave `folder/layered.pt`: the generator, the segmenter F, and how it went.
+
+    An attempt lives in `folder/attempt-1`, and so on. Where the watchdog, which sees neither masks nor labels, finds
+    a trivial solution, the next attempt begins with another seed; `attempts.json` lists them all. The last attempt
+    allowed is carried through whatever becomes of it, and said to be trivial if it is. Called again after an
+    interruption it goes on, on the CPU with bit-equal weights.
+
+    Args:
+        store: of the pictures; the split `train` is used, masks are not looked at.
+        folder: of this training alone.
+        settings: see there.
+        name: of the training, for progress and messages.
+        seed: of the first attempt.
+        device: `cpu` or `cuda`.
+        precision: `fp32` or `bf16`.
+        snapshot_images: real images between checkpoints.
+        sample_images: real images between sample sheets.
+        restarts: new beginnings at most.
+        watch_from: share of round 1 from which masks are judged.
+
+    Raises:
+        MedsegError: no training pictures, other settings than an unfinished training's, or a term that is not finite.
+    """
+    folder = Path(folder)
+    if (folder / MODEL).is_file():
+        return
+    keep_freed_memory()
+    pictures = PictureStore.open(store)
+    chosen = pictures.indices("train")
+    if len(chosen) < settings.batch_size:
+        raise MedsegError(
+            f"{len(chosen)} training pictures for batches of {settings.batch_size}; give more or lower the batch_size"
+        )
+    real = pictures.image_tensor(chosen)
+    attempts: list[dict[str, Any]] = read_json(folder / ATTEMPTS) if (folder / ATTEMPTS).is_file() else []
+    while True:
+        number = len(attempts)
+        watchdog = Watchdog(settings, watch_from, stop=number < restarts)
+        attempt_seed = mix_seed(seed, "attempt", number)
+        try:
+            step = _attempt(
+                real,
+                folder / f"attempt-{number + 1}",
+                settings,
+                watchdog,
+                name=name,
+                seed=attempt_seed,
+                device=device,
+                precision=precision,
+                snapshot_images=snapshot_images,
+                sample_images=sample_images,
+            )
+        except Trivial as found:
+            attempts.append({"seed": attempt_seed, "iteration": found.iteration, "trivial": found.reason})
+            write_json(folder / ATTEMPTS, attempts)
+            say(f"{name}: {found.reason} at step {found.iteration}; beginning anew ({number + 1} of {restarts})")
+            continue
+        attempts.append({"seed": attempt_seed, "iteration": settings.iterations, "trivial": watchdog.reason})
+        break
+    save_layered(folder / MODEL, step, attempts)
+
+
+def _attempt(
+    real: Tensor,
+    folder: Path,
+    settings: LayeredSettings,
+    watchdog: Watchdog,
+    *,
+    name: str,
+    seed: int,
+    device: str,
+    precision: str,
+    snapshot_images: int,
+    sample_images: int,
+) -> LayeredStep:
+    """One training from its beginning or its newest checkpoint to its end."""
+    s = settings
+    step = LayeredStep(s, size=real.shape[-1], channels=real.shape[1], seed=seed, device=device, precision=precision)
+    log_every = max(1, min(100, s.gan_steps // 20))
+    training = Training(
+        folder,
+        step.objects(),
+        asdict(s) | {"seed": seed, "precision": precision, "images": len(real)},
+        total=s.iterations,
+        batch_size=s.batch_size,
+        log_every=log_every,
+        snapshot_every=max(1, round(snapshot_images / s.batch_size / log_every)) * log_every,
+        sample_every=max(1, sample_images // s.batch_size),
+        samples=lambda: layer_sheet(step),
+        warn=watchdog.judge_row,
+        after_step=lambda iteration: watchdog.judge_segmenter(iteration, lambda: foreground_share(step, real)),
+        description=name,
+        keep=1,
+    )
+    done = training.resume()
+    watchdog.go_on(folder, done)
+    save_samples(folder / "samples" / "real.png", real[:32])
+    training.run(step, real_batches(real, s, seed, done, device), done)
+    if done == s.iterations:  # ended before its result was written: F's last look is in no file
+        watchdog.judge_segmenter(done, lambda: foreground_share(step, real))
+    return step
+
+
+def real_batches(real: Tensor, settings: LayeredSettings, seed: int, done: int, device: str) -> Any:
+    """A batch for every iteration from `done` on; F's iterations get none, so their place in the order is kept."""
+    start = settings.gan_done(done) * settings.batch_size
+    batches = iter(
+        ImageBatches(real, EndlessSampler(len(real), mix_seed(seed, "order"), start), settings.batch_size, device)
+    )
+    iteration = done
+    while True:
+        iteration += 1
+        yield next(batches) if settings.place(iteration)[1] < settings.gan_steps else {}
+
+
+@torch.no_grad()
+def layer_sheet(step: LayeredStep) -> Tensor:
+    """Composites, backgrounds, foregrounds and masks of the same latents, row under row: `(4 SHEET, C, H, H)`.
+
+    Made in evaluation mode and without perturbation, as everything that is sampled.
+    """
+    seed_step(step.seed, "samples")
+    image, mask, background, foreground = step.sample(SHEET)
+    return torch.cat([image, background, foreground, (2 * mask - 1).expand_as(image)])
+
+
+def foreground_share(step: LayeredStep, real: Tensor) -> float:
+    """Mean share of real pictures that F takes for foreground; masks are not needed to see a trivial answer."""
+    chosen = real[:: max(1, len(real) // LOOKED_AT)][:LOOKED_AT]
+    pred = predict_labels(step.F, chosen, device=step.device, precision=step.precision)
+    return float((pred == 1).float().mean())
+
+
+def save_layered(path: Path, step: LayeredStep, attempts: list[dict[str, Any]]) -> None:
+    """Write what later stages need, as plain values and tensors."""
+    s = step.settings
+    save_checkpoint(
+        path,
+        generator=asdict(s.prior)
+        | {
+            "size": step.size,
+            "channels": step.channels,
+            "z_dim": s.z_dim,
+            "base": s.base,
+            "widest": s.widest,
+            "blocks": s.blocks,
+            "smallest": s.smallest,
+        },
+        discriminator={
+            "size": step.size,
+            "channels": step.channels,
+            "c_dim": s.prior.dim,
+            "first": s.d_first,
+            "norm": s.d_norm,
+        },
+        segmenter={"num_classes": 2, "in_channels": step.channels, **s.segmenter},
+        G=step.G_ema.state_dict(),
+        F=step.F.state_dict(),
+        D=step.D.state_dict(),
+        attempts=attempts,
+    )
+
+
+class TrainedLayers:
+    """A trained generator of layers, in evaluation mode: a source of pictures and masks by index.
+
+    Example:
+        layers = TrainedLayers.load(run / "02-train_gan" / "main-0", seed=1)
+        image, mask, background, foreground = layers.render(range(8))
+    """
+
+    def __init__(self, content: Mapping[str, Any], seed: int, device: str, precision: str) -> None:
+        """Rebuild the networks of `save_layered`; `seed` is that of the latents."""
+        how = dict(content["generator"])
+        self.prior = Prior(how.pop("kind"), how.pop("dim"), how.pop("group"))
+        self.z_dim = how["z_dim"]
+        self.G = LayeredGenerator(c_dim=self.prior.dim, c_sup_dim=self.prior.parent_dim, **how)
+        self.G.load_state_dict(content["G"])
+        self.G.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+        self.D = LayeredDiscriminator(**content["discriminator"])
+        self.D.load_state_dict(content["D"])
+        self.D.to(device).eval()
+        self.F = build_segmenter(**content["segmenter"])
+        self.F.load_state_dict(content["F"])
+        self.F.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.attempts: list[dict[str, Any]] = content["attempts"]
+        self.seed, self.device, self.precision = seed, device, precision
+
+    @classmethod
+    def load(cls, folder: Path, seed: int = 0, device: str = "cpu", precision: str = "fp32") -> TrainedLayers:
+        """Load the result of `train_layered`.
+
+        Raises:
+            MedsegError: the training has not finished, or its file is damaged.
+        """
+        return cls(load_checkpoint(Path(folder) / MODEL), seed, device, precision)
+
+    @torch.inference_mode()
+    def clusters(self, images: Tensor) -> np.ndarray:
+        """`(N,)` argmax E_x of `(N, C, H, H)` images in [-1, 1]: the class of a categorical code each shows."""
+        with autocast(self.device, self.precision):
+            return self.D(images.to(self.device))[1].argmax(dim=1).cpu().numpy()
+
+    @torch.inference_mode()
+    def render(self, indices: range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Composite, mask, background and foreground of each index, a pure function of it and the block it is in.
+
+        Returns:
+            `(B, C, H, H)` in [-1, 1], `(B, 1, H, H)` in [0, 1], and two layers as the first; on the device.
+        """
+        z, c, c_sup = [], [], []
+        for index in indices:
+            seed_step(self.seed, "latent", index)
+            z.append(torch.randn(1, self.z_dim))
+            code, parent = self.prior.draw(1, "cpu")
+            c.append(code)
+            c_sup.append(parent)
+        with autocast(self.device, self.precision):
+            background, foreground, mask = self.G(*(torch.cat(part).to(self.device) for part in (z, c, c_sup)))
+        return compose(background, foreground, mask), mask, background, foreground

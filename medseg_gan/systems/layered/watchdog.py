@@ -1,0 +1,95 @@
+"""Watches masks while a layered GAN trains: is the solution trivial? It sees neither true masks nor labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from medseg_gan.systems.layered.step import LayeredSettings
+from medseg_gan.training.engine import read_stats
+
+EMPTY, FULL = 0.02, 0.90
+"""Mean area of masks, as a share of the picture, below and above which everything is background or foreground."""
+CODED = 0.5
+"""Share of masks that are empty or full from which areas, not shapes, tell the parent code."""
+MEMORY = 0.7
+"""Weight of the past in the running means of the rows."""
+
+
+class Trivial(Exception):  # noqa: N818 - a state, not a fault
+    """The masks tell nothing."""
+
+    def __init__(self, reason: str, iteration: int) -> None:
+        super().__init__(reason)
+        self.reason, self.iteration = reason, iteration
+
+
+class Watchdog:
+    """Judges running means of the masks' areas in round 1, and F's answers on real pictures at each round's end.
+
+    Args:
+        settings: of the training.
+        watch_from: share of round 1 from which it judges; early masks are often coded by class and mend.
+        stop: whether a trivial solution ends the training (raises `Trivial`) or is only noted in `reason`.
+    """
+
+    def __init__(self, settings: LayeredSettings, watch_from: float, stop: bool) -> None:
+        self.settings, self.stop = settings, stop
+        self.first = watch_from * settings.gan_steps
+        self.means: dict[str, float] = {}
+        self.reason: str | None = None
+
+    def go_on(self, folder: Path, done: int) -> None:
+        """Take up the running means of an interrupted training from its statistics."""
+        for row in read_stats(folder):
+            if row["iteration"] <= done:
+                self._remember(row)
+
+    def judge_row(self, row: Mapping[str, float]) -> str | None:
+        """Look at a row of the statistics.
+
+        Returns:
+            What is wrong, in one line, where it does not stop the training.
+
+        Raises:
+            Trivial: the solution is, and the training is to stop.
+        """
+        if "area" not in row:
+            return None
+        self._remember(row)
+        iteration = int(row["iteration"])
+        if not self.first <= iteration <= self.settings.gan_steps:
+            return None
+        area, coded = self.means["area"], self.means["empty"] + self.means["full"]
+        if area < EMPTY:
+            return self._found(f"all as background (mean mask {area:.3f})", iteration)
+        if area > FULL:
+            return self._found(f"all as foreground (mean mask {area:.3f})", iteration)
+        if coded > CODED:
+            return self._found(f"masks are empty or full ({coded:.0%} of them), not shapes", iteration)
+        return None
+
+    def judge_segmenter(self, iteration: int, share: Callable[[], float]) -> None:
+        """At the end of a round, look at how much of real pictures F takes for foreground.
+
+        Raises:
+            Trivial: nearly nothing or nearly all, and the training is to stop.
+        """
+        if iteration % self.settings.round_steps:
+            return
+        found = share()
+        self.reason = None  # what looked trivial on the way has mended, if F now tells something
+        if found < EMPTY or found > FULL:
+            self._found(f"F takes {found:.1%} of real pictures for foreground", iteration)
+
+    def _remember(self, row: Mapping[str, float]) -> None:
+        for name in ("area", "empty", "full"):
+            if name in row:
+                before = self.means.get(name, row[name])
+                self.means[name] = MEMORY * before + (1 - MEMORY) * row[name]
+
+    def _found(self, reason: str, iteration: int) -> str:
+        self.reason = reason
+        if self.stop:
+            raise Trivial(reason, iteration)
+        return reason
