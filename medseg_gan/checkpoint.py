@@ -23,7 +23,7 @@ def save_checkpoint(path: str | os.PathLike[str], **objects: Any) -> None:
         TypeError: a value is neither a tensor, a plain value nor an object with a state.
     """
     state = {
-        name: _plain(name, item.state_dict() if hasattr(item, "state_dict") else item) for name, item in objects.items()
+        name: plain(name, item.state_dict() if hasattr(item, "state_dict") else item) for name, item in objects.items()
     }
     with atomic_path(path) as temporary:
         try:
@@ -81,14 +81,18 @@ def latest_checkpoint(folder: str | os.PathLike[str], pattern: str = "checkpoint
     return max(found, key=lambda path: int((re.findall(r"\d+", path.stem) or ["0"])[-1])) if found else None
 
 
-def _plain(name: str, value: Any) -> Any:
-    """Copy dictionaries and lists down to tensors and plain values; anything else would need code to load."""
+def plain(name: str, value: Any) -> Any:
+    """A value as a checkpoint gives it back: dictionaries and lists copied down to tensors and plain values.
+
+    Raises:
+        TypeError: it holds anything else, which would need code to load.
+    """
     if isinstance(value, torch.Tensor):
         return value.detach().clone()  # its memory layout stays: fused Adam pairs weights and moments by it
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):
-        return {key: _plain(f"{name}.{key}", item) for key, item in value.items()}
+        return {key: plain(f"{name}.{key}", item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(f"{name}[{k}]", item) for k, item in enumerate(value)]
+        return [plain(f"{name}[{k}]", item) for k, item in enumerate(value)]
     raise TypeError(f"checkpoint entry {name} is a {type(value).__name__}; only tensors and plain values are saved")

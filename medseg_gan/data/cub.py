@@ -20,7 +20,8 @@ VAL, TEST = 788 / 11788, 1000 / 11788  # sizes of ReDO's split (Chen et al., 201
 def holds_cub(root: Path) -> bool:
     """Whether a folder, or `CUB_200_2011` in it, looks like the Caltech birds."""
     base = _base(root)
-    return (base / "images.txt").is_file() and (base / "images").is_dir()
+    lists = ("images.txt", "image_class_labels.txt", "bounding_boxes.txt", SPLIT_FILE)
+    return (base / "images").is_dir() and any((base / name).is_file() for name in lists)  # one lost is told by name
 
 
 def _base(root: Path) -> Path:

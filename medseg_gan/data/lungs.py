@@ -60,10 +60,10 @@ def body_of(hu: np.ndarray) -> np.ndarray:
     """The body with all that is inside it: in each slice the largest dense part, filled.
 
     Args:
-        hu: `(X, Y, Z)` Hounsfield units.
+        hu: `(Z, Y, X)` Hounsfield units, slice after slice.
 
     Returns:
-        `(X, Y, Z)` bool.
+        `(Z, Y, X)` bool.
     """
     return _filled(_largest_in_plane(hu >= LUNG_HU))
 

@@ -32,14 +32,15 @@ def size_loss(mask: Tensor, least: float = 0.25) -> Tensor:
     return functional.relu(least - mask.flatten(1).mean(dim=1)).mean()
 
 
-def background_loss(foreground_probs: Tensor, epsilon: float = 1e-6) -> Tensor:
+def background_loss(logits: Tensor) -> Tensor:
     """Background pixels that a segmenter takes for foreground (Yang et al., 2022, eq. 8, its sign mended).
 
+    From logits: where F is sure of a foreground, 1 - F(x_b) has no gradient left.
+
     Args:
-        foreground_probs: `(B, H, W)` F(x_b), the segmenter's foreground probability on background layers.
-        epsilon: keeps the logarithm finite.
+        logits: `(B, 2, H, W)` of the segmenter on background layers, background first.
 
     Returns:
         Scalar, -mean log(1 - F(x_b)).
     """
-    return -torch.log(1 - foreground_probs + epsilon).mean()
+    return -functional.log_softmax(logits.float(), dim=1)[:, 0].mean()

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK
 from chest import chest, dice
 
-from medseg_gan.data.lungs import LEFT, RIGHT, derive_lungs, lungs_of_slice
+from medseg_gan.data.lungs import LEFT, RIGHT, body_of, derive_lungs, lungs_of_slice
 from medseg_gan.labels import SEGTHOR_GT
 
 SIDES = {LEFT: SEGTHOR_GT["left_lung"], RIGHT: SEGTHOR_GT["right_lung"]}
@@ -114,3 +114,20 @@ def test_real_lungs_agree_with_the_reference() -> None:
     told_apart = np.array([result.told_apart[0] for result in slices])
     assert volume.told_apart.all()
     assert told_apart[area > 30].all()
+
+
+def test_the_body_holds_its_lungs_and_neither_table_nor_air() -> None:
+    hu, truth = (volume.transpose(2, 1, 0) for volume in chest(64, 3))
+    body = body_of(hu)
+    assert body.shape == hu.shape and body.dtype == bool
+    assert body[truth > 0].all()
+    assert not body[:, 0].any() and not body[:, :, 0].any() and not body[:, :, -1].any()
+    table = hu.copy()
+    table[:, -2:, 20:40] = 100
+    assert not body_of(table)[:, -2:].any()
+
+
+def test_each_slice_has_a_body_of_its_own() -> None:
+    hu = chest(64, 3)[0].transpose(2, 1, 0)
+    for k in range(3):
+        assert np.array_equal(body_of(hu)[k], body_of(hu[k : k + 1])[0])

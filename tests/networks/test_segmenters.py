@@ -19,6 +19,7 @@ from medseg_gan.vision import torchvision
 
 SMALL = {
     "unet": {"width": 16},
+    "basic_unet": {"width": 16},
     "deeplabv3": {"backbone": "resnet18_slim", "output_stride": 2},
     "fcn": {"backbone": "resnet18", "output_stride": 4},
 }
@@ -112,3 +113,16 @@ def test_predictions_do_not_depend_on_the_block_size():
 def test_wrong_parts_are_refused(arguments, said):
     with pytest.raises(MedsegError, match=said):
         build_segmenter(**{"num_classes": 3, **arguments})
+
+
+def test_basic_unet_has_the_papers_widths_and_skips_of_one_resolution():
+    network = build_segmenter("basic_unet", 2, in_channels=3, width=64)
+    maxima = [network.conv_0, network.down_1, network.down_2, network.down_3, network.down_4]
+    widths, sizes, image = [], [], torch.randn(1, 3, 64, 64)
+    for level in maxima:
+        image = level(image)
+        widths.append(image.shape[1])
+        sizes.append(image.shape[2])
+    assert widths == [64, 128, 256, 512, 512] and sizes == [64, 32, 16, 8, 4]
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
+    assert not any(isinstance(layer, torch.nn.ConvTranspose2d) for layer in network.modules())

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +49,16 @@ def command_of(capfd: pytest.CaptureFixture[str]) -> Command:
         return Ended(int(ended.value.code or 0), shown.out.splitlines(), lines + told)
 
     return call
+
+
+def one_line(ended: Ended, code: int, *parts: str) -> None:
+    """The command ended with this code and said these things in a single line of stderr."""
+    assert ended.code == code, ended
+    assert len(ended.err) == 1, ended.err
+    for part in parts:
+        assert part in ended.err[0]
+    assert "Traceback" not in ended.err[0] and "--debug" not in ended.err[0]
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

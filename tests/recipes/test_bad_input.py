@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from chest import affine, chest, save
-from command_line import Command, Ended
+from command_line import Command, files, one_line
 from dicom_writer import single_frames, write_series
 from PIL import Image
 from pydicom.encaps import encapsulate
@@ -38,19 +38,6 @@ def volume(k: int) -> tuple[np.ndarray, np.ndarray]:
     hu, truth = chest(64, 2, seed=k)
     truth[truth > SEGTHOR_GT["aorta"]] = 0
     return hu, truth
-
-
-def one_line(ended: Ended, code: int, *parts: str) -> None:
-    """The command ended with this code and said these things in a single line of stderr."""
-    assert ended.code == code, ended
-    assert len(ended.err) == 1, ended.err
-    for part in parts:
-        assert part in ended.err[0]
-    assert "Traceback" not in ended.err[0] and "--debug" not in ended.err[0]
-
-
-def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

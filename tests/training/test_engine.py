@@ -11,7 +11,7 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 
 from medseg_gan.errors import MedsegError
-from medseg_gan.training.engine import STATS, Statistics, Training, read_stats
+from medseg_gan.training.engine import STATS, WARNINGS, Statistics, Training, read_stats
 
 
 class Toy:
@@ -131,3 +131,79 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Statistics, "flush", full)
     with pytest.raises(MedsegError, match="disk full while writing to"):
         Toy(tmp_path).train()
+
+
+def test_settings_that_a_file_gives_back_as_lists_are_the_same(tmp_path: Path) -> None:
+    settings = {"range": (0.7, 1.3), "inner": {"sizes": (1, 2)}}
+    Toy(tmp_path).train(settings=settings)
+    assert Toy(tmp_path).training(settings=settings).resume() == 20
+    with pytest.raises(MedsegError, match="range:"):
+        Toy(tmp_path).training(settings=settings | {"range": (0.7, 1.4)}).resume()
+
+
+def test_each_iteration_done_is_looked_at_and_may_end_the_run(tmp_path: Path) -> None:
+    """A look that ends the run comes before the iteration's checkpoint, so that the next run looks again."""
+    looked: list[int] = []
+
+    def look(iteration: int) -> None:
+        looked.append(iteration)
+        if iteration == 10:
+            raise KeyError
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            Toy(tmp_path).train(after_step=look)
+    assert looked == [*range(1, 11), *range(6, 11)]
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["checkpoint-000000040.pt"]
+
+
+def test_measurements_have_rows_of_their_own_and_are_judged(tmp_path: Path) -> None:
+    judged: list[dict[str, float]] = []
+    Toy(tmp_path).train(
+        samples=lambda: torch.zeros(8, 1, 4, 4),
+        of_samples=lambda images: {"count": len(images)},
+        measure=lambda images_seen: {"distance": 1 / images_seen},
+        measure_every=8,
+        warn=lambda row: judged.append(dict(row)),
+    )
+    rows = read_stats(tmp_path)
+    assert judged == rows
+    assert [row["images"] for row in rows if "count" in row] == [80, 160]
+    assert [(row["images"], row["distance"]) for row in rows if "distance" in row] == [
+        (64, 1 / 64),
+        (128, 1 / 128),
+        (160, 1 / 160),
+    ]
+    assert all(row.keys() == {"iteration", "images", "distance"} for row in rows if "distance" in row)
+
+
+def test_an_interrupted_run_has_the_same_measurements(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"measure": lambda images_seen: {"distance": images_seen**0.5}, "measure_every": 3}
+    Toy(tmp_path / "whole").train(**options)
+    with pytest.raises(KeyboardInterrupt):
+        Toy(tmp_path / "broken", stop_at=14).train(**options)
+    Toy(tmp_path / "broken").train(**options)
+    assert rows_without_speed(tmp_path / "whole") == rows_without_speed(tmp_path / "broken")
+
+
+def test_extras_are_saved_and_may_be_missing_from_a_checkpoint(tmp_path: Path) -> None:
+    extra = nn.Linear(1, 1)
+    with pytest.raises(KeyboardInterrupt):
+        Toy(tmp_path, stop_at=7).train()
+    Toy(tmp_path).train(extras={"extra": extra})
+    again = nn.Linear(1, 1)
+    assert Toy(tmp_path).training(extras={"extra": again}).resume() == 20
+    assert torch.equal(extra.weight, again.weight)
+
+
+def test_warnings_are_kept_and_not_told_again_by_a_resumed_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(row: Any) -> str | None:
+        return "try more" if row["iteration"] > 5 else None
+
+    with pytest.raises(KeyboardInterrupt):
+        Toy(tmp_path, stop_at=10).train(warn=warn)
+    Toy(tmp_path).train(warn=warn)
+    assert (tmp_path / WARNINGS).read_text() == "try more\n"
+    assert capsys.readouterr().err.count("try more") == 1

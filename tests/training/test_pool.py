@@ -7,7 +7,13 @@ import time
 import pytest
 
 from medseg_gan.errors import MedsegError
-from medseg_gan.training.pool import run_jobs
+from medseg_gan.training.pool import process_count, run_jobs
+
+
+def test_one_process_per_core_unless_told_and_one_on_a_gpu():
+    assert process_count(0, "cpu") == os.cpu_count()
+    assert process_count(3, "cpu") == 3
+    assert process_count(0, "cuda") == process_count(3, "cuda") == 1
 
 
 def test_processes_give_what_calls_give():

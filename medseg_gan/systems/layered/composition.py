@@ -81,13 +81,18 @@ def change_contrast(background: Tensor, limits: tuple[float, float]) -> Tensor:
     return changed.clamp(background.amin(dim=(2, 3), keepdim=True), background.amax(dim=(2, 3), keepdim=True))
 
 
-def perturbed_composition(background: Tensor, foreground: Tensor, mask: Tensor, how: Perturbation) -> Tensor:
+def perturbed_composition(
+    background: Tensor, foreground: Tensor, mask: Tensor, how: Perturbation
+) -> tuple[Tensor, Tensor]:
     """Compose with the foreground moved at random: `(1 - T(pi)) x_b + T(pi) T(x_f)` (eq. 3).
 
     A mask that holds more than the object shows its border wherever it is moved to, so "all as foreground" does not
     pay. Used while training, for D and G alike; never when sampling.
+
+    Returns:
+        The composite and the moved mask.
     """
     if how.contrast is not None:
         background = change_contrast(background, how.contrast)
     foreground, mask = move(foreground, mask, draw_affine(len(mask), how, mask.device))
-    return compose(background, foreground, mask)
+    return compose(background, foreground, mask), mask

@@ -20,8 +20,6 @@ from medseg_gan.stages import Inputs
 from medseg_gan.systems.layered.recipe import Prepare
 from medseg_gan.training.log import Progress
 
-PHANTOM_PATIENTS = {"gan_patients": 40, "labelled_patients": 24, "annotator_patients": 1}
-
 
 def prepare_ct(config: Prepare, folder: Path, inputs: Inputs, workers: int) -> dict[str, Any]:
     """Write the picture store of a run on volumes.
@@ -39,7 +37,8 @@ def prepare_ct(config: Prepare, folder: Path, inputs: Inputs, workers: int) -> d
             write_thorax_phantom(
                 root,
                 seed=inputs.seed,
-                **PHANTOM_PATIENTS,
+                annotator_patients=1,  # the stand-in annotator's cohort, which nobody reads here
+                **config.thorax.model_dump(),
                 workers=workers,
                 progress=lambda done, total: bar.update(done - bar.done),
             )
@@ -48,7 +47,14 @@ def prepare_ct(config: Prepare, folder: Path, inputs: Inputs, workers: int) -> d
     slices = folder / "slices"
     with Progress(len(cases), "prepare: slices", "volume") as bar:
         counts = prepare_store(
-            slices, cases, how, seed=inputs.seed, window=config.window, workers=workers, on_done=bar.update
+            slices,
+            cases,
+            how,
+            seed=inputs.seed,
+            window=config.window,
+            min_test=config.min_test_patients,
+            workers=workers,
+            on_done=bar.update,
         )
     records = as_pictures(SliceStore.open(slices), folder, config)
     left_out = [f"{number} slices left out, {reason}" for reason, number in counts["left_out"].items() if number]
@@ -68,7 +74,7 @@ def as_pictures(store: SliceStore, folder: Path, config: Prepare) -> list[Pictur
     if config.foreground == "lungs":
         inside = np.isin(store.labels, (store.table.id_of("left_lung"), store.table.id_of("right_lung")))
     else:
-        inside = body_of(store.images.transpose(2, 1, 0)).transpose(2, 1, 0)
+        inside = body_of(store.images)
     records = []
     for number, record in enumerate(store.records):
         split: Split = "test" if record.pool == "test" else "train"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from medseg_gan.errors import did_you_mean
 from medseg_gan.recipe import Section, SystemRecipe
 from medseg_gan.stages import Stage
 
@@ -30,10 +32,22 @@ class Phantom(Section):
     """Procedural pictures in the layout of a real data set, used when no data folder is given."""
 
     kind: Literal["birds", "shelf"] = Field("birds", description="figures in CUB's layout, or objects in APC's")
-    train: PositiveInt = Field(6000, description="pictures to train on (shelf: eight of ten scenes)")
+    train: PositiveInt = Field(6000, description="pictures to train on (birds)")
     val: PositiveInt = Field(300, description="pictures kept aside (birds)")
     test: PositiveInt = Field(400, description="pictures to test on (birds)")
     size: PositiveInt = Field(64, description="pixels a side of the written pictures")
+    objects: PositiveInt = Field(10, description="objects (shelf)")
+    scenes: PositiveInt = Field(30, description="scenes of each object (shelf)")
+    frames: PositiveInt = Field(5, description="pictures of a scene (shelf)")
+
+
+class Thorax(Section):
+    """The built-in thorax phantom, used with layout ct when no data folder is given."""
+
+    gan_patients: PositiveInt = Field(60, description="patients without ground truth")
+    labelled_patients: PositiveInt = Field(24, description="patients with ground truth")
+    slices_per_patient: PositiveInt = Field(24, description="slices a patient, spread over the lungs")
+    matrix: int = Field(128, ge=32, multiple_of=2, description="pixels a side of the written volumes")
 
 
 class Prepare(Section):
@@ -50,7 +64,9 @@ class Prepare(Section):
         None, description="dogs, cars: local file of torchvision's Mask R-CNN weights, for pseudo ground truth"
     )
     workers: int = Field(0, ge=0, description="processes (0: one per core)", json_schema_extra={"fingerprint": False})
+    min_test_patients: PositiveInt = Field(5, description="ct: test patients, at least")
     phantom: Phantom = Phantom()
+    thorax: Thorax = Thorax()
 
 
 class Network(Section):
@@ -103,7 +119,7 @@ class TrainGan(Section):
     )
     seeds: PositiveInt = Field(1, description="trainings of each arm")
     network: Network = Network()
-    batch_size: PositiveInt = Field(32, description="images a step")
+    batch_size: int = Field(32, ge=2, description="images a step; batch norm wants two")
     lr: PositiveFloat = Field(2e-4, description="learning rate of G")
     lr_d: PositiveFloat = Field(2e-4, description="learning rate of D with the encoders")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of an averaged generator to sample from; 0: none")
@@ -113,7 +129,10 @@ class TrainGan(Section):
     segmenter_width: PositiveInt = Field(64, multiple_of=16, description="channels of F's first level")
     segmenter_steps: PositiveInt = Field(2000, description="steps of F at the end of each round")
     segmenter_lr: PositiveFloat = Field(1e-3, description="learning rate of F")
-    restarts: NonNegativeInt = Field(3, description="new beginnings after a trivial solution, at most")
+    restarts: NonNegativeInt = Field(
+        3,
+        description="new beginnings of the first arm after a trivial solution, at most",
+    )
     watch_from: float = Field(0.5, ge=0, le=1, description="share of round 1 from which the watchdog judges")
     checkpoint_kimg: PositiveFloat = Field(100.0, description="thousand images between checkpoints")
     sample_kimg: PositiveFloat = Field(50.0, description="thousand images between sample sheets")
@@ -133,12 +152,22 @@ class TrainGan(Section):
         Raises:
             ValueError: the arm changes what does not exist, or to a value out of bounds.
         """
-        try:
-            return Objective(**{**self.objective.model_dump(), **self.arms[arm]})
+        changed = {**self.objective.model_dump(), **self.arms[arm]}
+        try:  # strict and as JSON, as the recipe itself is read
+            return Objective.model_validate_json(json.dumps(changed), strict=True)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"arm {arm}: {where}{': ' if where else ''}{first['msg']}") from error
+            raise ValueError(f"arm {arm}: {_arm_mistake(error)}") from error
+
+
+def _arm_mistake(error: ValidationError) -> str:
+    """The first thing that is wrong with an arm, which pydantic would word for its own readers."""
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"{name} is not a setting of objective{did_you_mean(name, Objective.model_fields)}"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    return f"{name} is {first['input']!r}, wanted {first['msg'].removeprefix('Input should be ')}"
 
 
 class Synthesize(Section):
@@ -155,7 +184,7 @@ class TrainSegmenters(Section):
     name: Literal["unet", "basic_unet"] = Field("basic_unet", description="network")
     width: PositiveInt = Field(64, multiple_of=16, description="channels of its first level")
     steps: PositiveInt = Field(12_000, description="optimiser steps, of the ceiling too")
-    batch_size: PositiveInt = Field(32, description="images a step")
+    batch_size: int = Field(32, ge=2, description="images a step; batch norm wants two")
     lr: PositiveFloat = Field(1e-3, description="learning rate, lowered to a fifth after two thirds")
     checkpoints: PositiveInt = Field(4, description="checkpoints among which synthetic validation pairs pick")
     supervised: bool = Field(True, description="train the ceiling on real masks as well")

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gan.atomic import read_json, write_array, write_json
+from medseg_gan.atomic import read_json, write_json
+from medseg_gan.data.arrays import GrowingArray
 from medseg_gan.data.phantom import birds, shelf
 from medseg_gan.data.picture_layouts import find_pictures
 from medseg_gan.data.picture_preparation import prepare_pictures
@@ -17,6 +18,8 @@ from medseg_gan.data.pictures import FoundPictures, PictureRecord, PictureStore,
 from medseg_gan.data.pseudo_masks import build_detector, write_pseudo_masks
 from medseg_gan.data.splits import Split
 from medseg_gan.data.stanford import CARS, DOGS
+from medseg_gan.data.volumes import is_volume_file
+from medseg_gan.errors import MedsegError
 from medseg_gan.seeding import mix_seed
 from medseg_gan.stages import Inputs
 from medseg_gan.systems.layered.codes import Prior
@@ -44,7 +47,7 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
         counts = prepare_ct(config, folder, inputs, workers)
     else:
         phantom = "" if inputs.data else draw_phantom(config.phantom, folder / "phantom", inputs.seed, workers)
-        found = find_pictures(inputs.data or folder / "phantom", config.layout)
+        found = pictures_in(inputs.data or folder / "phantom", config.layout)
         if config.mask_weights and found.dataset in PSEUDO:
             found = with_pseudo_masks(found, config, folder / "pseudo_masks", inputs)
         with Progress(len(found.pictures), "prepare: pictures", "picture") as bar:
@@ -63,6 +66,20 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
         say(f"prepare: {split}: {number['pictures']} pictures, {number['labelled']} with masks")
     for note in counts["notes"]:
         say(f"prepare: {note}")
+
+
+def pictures_in(root: Path, layout: str) -> FoundPictures:
+    """The pictures of a folder; one that holds CT instead is told how to be read."""
+    try:
+        return find_pictures(root, layout)
+    except MedsegError as error:
+        volume = next((path for path in sorted(root.rglob("*")) if is_volume_file(path)), None)
+        if volume is None:
+            raise
+        raise MedsegError(
+            f"{root} is not laid out as a picture dataset but holds volumes ({volume.relative_to(root)}); for CT use "
+            "the recipe segthor_layered, or --set prepare.layout=ct"
+        ) from error
 
 
 def with_pseudo_masks(found: FoundPictures, config: Prepare, out: Path, inputs: Inputs) -> FoundPictures:
@@ -95,7 +112,16 @@ def draw_phantom(config: Phantom, root: Path, seed: int, workers: int) -> str:
                 progress=drawn,
             )
             return f"bird phantom, edition {birds.EDITION}"
-        shelf.write_shelf_phantom(root, seed=seed, size=config.size, workers=workers, progress=drawn)
+        shelf.write_shelf_phantom(
+            root,
+            seed=seed,
+            objects=config.objects,
+            scenes=config.scenes,
+            frames=config.frames,
+            size=config.size,
+            workers=workers,
+            progress=drawn,
+        )
         return f"shelf phantom, edition {shelf.EDITION}"
 
 
@@ -175,9 +201,9 @@ def trained_layers(inputs: Inputs, arm: str, seed: int) -> TrainedLayers:
 def write_pairs(folder: Path, layers: TrainedLayers, count: int, val_share: float, block: int) -> None:
     """A picture store of generated pictures: the last share of them is the split `val`; soft masks lie beside it."""
     num_val = max(1, round(count * val_share))
-    soft = []
     with (
         PictureWriter(folder, dataset="generated") as writer,
+        GrowingArray(folder / SOFT_MASKS, np.dtype("u1")) as soft,
         Progress(count, f"synthesize: {folder.name}", "pair") as bar,
     ):
         for start in range(0, count, block):
@@ -194,7 +220,6 @@ def write_pairs(folder: Path, layers: TrainedLayers, count: int, val_share: floa
             writer.append(pixels, (probs > 0.5).astype(np.uint8), records)
             soft.append((probs * 255).round().astype(np.uint8))
             bar.update(kept)
-        write_array(folder / SOFT_MASKS, np.concatenate(soft))
 
 
 def train_segmenters(config: TrainSegmenters, folder: Path, inputs: Inputs) -> None:

@@ -22,6 +22,27 @@ from medseg_gan.systems.layered.composition import Perturbation, compose, pertur
 from medseg_gan.systems.layered.networks import LayeredDiscriminator, LayeredGenerator, MaskEncoder
 from medseg_gan.training.augment import flip_and_crop, vary_colour
 
+EMPTY, FULL = 0.02, 0.90
+"""Area of a mask, as a share of the picture, below and above which it shows nothing or everything."""
+TRUSTED = 0.5
+"""IoU of F on synthetic pictures below which it would push objects out of everything: L_bg is then left out."""
+JUDGED_ON = 4  # batches
+
+
+@dataclass
+class Trust:
+    """How well F did on synthetic pictures at the end of its last round; part of what the next step depends on."""
+
+    iou: float = 0.0
+
+    def state_dict(self) -> dict[str, float]:
+        """For checkpoints."""
+        return {"iou": self.iou}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """From a checkpoint."""
+        self.iou = state["iou"]
+
 
 @dataclass(frozen=True)
 class LayeredSettings:
@@ -115,10 +136,11 @@ class LayeredStep:
         self.optimizer_G = torch.optim.Adam(self.G.parameters(), s.lr, (0.5, 0.999), fused=True)
         self.optimizer_D = torch.optim.Adam(judges, s.lr_d, (0.5, 0.999), fused=True)
         self.optimizer_F = torch.optim.Adam(self.F.parameters(), s.segmenter_lr, fused=True)
+        self.trust = Trust()
 
     def objects(self) -> dict[str, Any]:
         """Everything the next step depends on, by name."""
-        names = ("G", "D", "E_pi", "F", "optimizer_G", "optimizer_D", "optimizer_F")
+        names = ("G", "D", "E_pi", "F", "optimizer_G", "optimizer_D", "optimizer_F", "trust")
         found = {name: getattr(self, name) for name in names}
         return found | ({"G_ema": self.G_ema} if self.settings.ema else {})
 
@@ -129,7 +151,11 @@ class LayeredStep:
         seed_step(self.seed, "step", iteration)
         if step < self.settings.gan_steps:
             return self.gan_step(batch["image"], round_number, step)
-        return self.segmenter_step()
+        terms = self.segmenter_step()
+        if step == self.settings.round_steps - 1:
+            self.trust.iou = self.judge_segmenter()
+            terms["F_synthetic_iou"] = torch.tensor(self.trust.iou)
+        return terms
 
     def risen(self, share: float, round_number: int, step: int) -> float:
         """How much of a weight is in force: early masks must not be coded before images look like anything."""
@@ -169,7 +195,7 @@ class LayeredStep:
         only(self.G, self.D, self.E_pi)
         self.G.train()
         background, foreground, mask, c, c_sup = self.layers(len(real), self.G)
-        fake = perturbed_composition(background, foreground, mask, s.perturbation)
+        fake, moved = perturbed_composition(background, foreground, mask, s.perturbation)
         logits, code_logits = self.judge(fake)
         adversarial = hinge_generator_loss(logits)
         information = self.information(code_logits, c, mask, c_sup)
@@ -177,10 +203,10 @@ class LayeredStep:
         loss_G = adversarial + gamma_mi * information + gamma_b * binary
         terms = {"loss_G": adversarial, "loss_mi_G": information, "binarisation": binary}
         if s.size_weight:
-            terms["size"] = size_loss(mask)
+            terms["size"] = size_loss(moved)  # as PerturbGAN has it: what is pushed out of the picture does not count
             loss_G = loss_G + s.size_weight * terms["size"]
-        if round_number and s.gamma_bg:
-            terms["loss_bg"] = background_loss(self.foreground_probs(background))
+        if round_number and s.gamma_bg and self.trust.iou >= TRUSTED:
+            terms["loss_bg"] = background_loss(self.frozen_F(background))
             loss_G = loss_G + s.gamma_bg * terms["loss_bg"]
         self.optimizer_G.zero_grad(set_to_none=True)
         loss_G.backward()
@@ -194,7 +220,7 @@ class LayeredStep:
         if not s.reuse_fakes:
             with torch.no_grad():
                 background, foreground, mask, c, c_sup = self.layers(len(real), self.G)
-                fake = perturbed_composition(background, foreground, mask, s.perturbation)
+                fake, _ = perturbed_composition(background, foreground, mask, s.perturbation)
         fake, mask = fake.detach(), mask.detach()
         logits_real = self.judge(real)[0]
         logits_fake, code_logits = self.judge(fake)
@@ -208,12 +234,21 @@ class LayeredStep:
         terms["D_accuracy"] = 0.5 * ((logits_real > 0).float().mean() + (logits_fake < 0).float().mean())
         return {name: term.detach() for name, term in terms.items()}
 
-    def foreground_probs(self, image: Tensor) -> Tensor:
-        """`(B, H, W)` F(image), F frozen and in evaluation mode but differentiable in the image."""
+    def frozen_F(self, image: Tensor) -> Tensor:  # noqa: N802 - F is the paper's symbol
+        """`(B, 2, H, W)` F's logits, F frozen and in evaluation mode but differentiable in the image."""
         self.F.eval().requires_grad_(False)
         with autocast(self.device, self.precision):
-            logits = self.F(image.contiguous(memory_format=torch.channels_last))
-        return logits.float().softmax(dim=1)[:, 1]
+            return self.F(image.contiguous(memory_format=torch.channels_last))
+
+    @torch.no_grad()
+    def judge_segmenter(self) -> float:
+        """Foreground IoU of F on fresh samples against their own masks: whether the next round may lean on it."""
+        both = either = 0.0
+        for _ in range(JUDGED_ON):
+            image, mask, _, _ = self.sample(self.settings.batch_size)
+            pred, truth = self.frozen_F(image).argmax(dim=1) == 1, mask[:, 0] > 0.5
+            both, either = both + float((pred & truth).sum()), either + float((pred | truth).sum())
+        return both / max(either, 1.0)
 
     def segmenter_step(self) -> dict[str, Tensor]:
         """Update F on fresh samples with their soft masks (eq. 7); only colours are augmented."""
@@ -245,8 +280,8 @@ def mask_terms(mask: Tensor) -> dict[str, Tensor]:
     return {
         "area": area.mean(),
         "area_sd": area.std(),
-        "empty": (area < 0.02).float().mean(),
-        "full": (area > 0.9).float().mean(),
+        "empty": (area < EMPTY).float().mean(),
+        "full": (area > FULL).float().mean(),
     }
 
 

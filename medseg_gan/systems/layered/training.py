@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from medseg_gan.systems.layered.composition import compose
 from medseg_gan.systems.layered.networks import LayeredDiscriminator, LayeredGenerator
 from medseg_gan.systems.layered.step import LayeredSettings, LayeredStep
 from medseg_gan.systems.layered.watchdog import Trivial, Watchdog
-from medseg_gan.training.batches import ImageBatches
 from medseg_gan.training.engine import Training, save_samples
 from medseg_gan.training.log import say
 from medseg_gan.training.memory import keep_freed_memory
@@ -82,7 +82,6 @@ def train_layered(
         raise MedsegError(
             f"{len(chosen)} training pictures for batches of {settings.batch_size}; give more or lower the batch_size"
         )
-    real = pictures.image_tensor(chosen)
     attempts: list[dict[str, Any]] = read_json(folder / ATTEMPTS) if (folder / ATTEMPTS).is_file() else []
     while True:
         number = len(attempts)
@@ -90,7 +89,7 @@ def train_layered(
         attempt_seed = mix_seed(seed, "attempt", number)
         try:
             step = _attempt(
-                real,
+                pictures,
                 folder / f"attempt-{number + 1}",
                 settings,
                 watchdog,
@@ -112,7 +111,7 @@ def train_layered(
 
 
 def _attempt(
-    real: Tensor,
+    pictures: PictureStore,
     folder: Path,
     settings: LayeredSettings,
     watchdog: Watchdog,
@@ -125,43 +124,50 @@ def _attempt(
     sample_images: int,
 ) -> LayeredStep:
     """One training from its beginning or its newest checkpoint to its end."""
-    s = settings
-    step = LayeredStep(s, size=real.shape[-1], channels=real.shape[1], seed=seed, device=device, precision=precision)
+    s, chosen = settings, pictures.indices("train")
+    step = LayeredStep(s, size=pictures.size, channels=pictures.channels, seed=seed, device=device, precision=precision)
+    looked_at = chosen[:: max(1, len(chosen) // LOOKED_AT)][:LOOKED_AT]
+
+    def share() -> float:
+        return foreground_share(step, pictures.image_tensor(looked_at))
+
     log_every = max(1, min(100, s.gan_steps // 20))
     training = Training(
         folder,
         step.objects(),
-        asdict(s) | {"seed": seed, "precision": precision, "images": len(real)},
+        asdict(s) | {"seed": seed, "precision": precision, "images": len(chosen)},
         total=s.iterations,
         batch_size=s.batch_size,
         log_every=log_every,
         snapshot_every=max(1, round(snapshot_images / s.batch_size / log_every)) * log_every,
         sample_every=max(1, sample_images // s.batch_size),
         samples=lambda: layer_sheet(step),
+        sample_columns=SHEET,
         warn=watchdog.judge_row,
-        after_step=lambda iteration: watchdog.judge_segmenter(iteration, lambda: foreground_share(step, real)),
+        after_step=lambda iteration: watchdog.judge_segmenter(iteration, share),
         description=name,
         keep=1,
     )
     done = training.resume()
     watchdog.go_on(folder, done)
-    save_samples(folder / "samples" / "real.png", real[:32])
-    training.run(step, real_batches(real, s, seed, done, device), done)
+    save_samples(folder / "samples" / "real.png", pictures.image_tensor(chosen[:32]))
+    training.run(step, real_batches(pictures, s, seed, done, device), done)
     if done == s.iterations:  # ended before its result was written: F's last look is in no file
-        watchdog.judge_segmenter(done, lambda: foreground_share(step, real))
+        watchdog.judge_segmenter(done, share)
     return step
 
 
-def real_batches(real: Tensor, settings: LayeredSettings, seed: int, done: int, device: str) -> Any:
+def real_batches(
+    pictures: PictureStore, settings: LayeredSettings, seed: int, done: int, device: str
+) -> Iterator[dict[str, Tensor]]:
     """A batch for every iteration from `done` on; F's iterations get none, so their place in the order is kept."""
-    start = settings.gan_done(done) * settings.batch_size
-    batches = iter(
-        ImageBatches(real, EndlessSampler(len(real), mix_seed(seed, "order"), start), settings.batch_size, device)
-    )
-    iteration = done
-    while True:
-        iteration += 1
-        yield next(batches) if settings.place(iteration)[1] < settings.gan_steps else {}
+    chosen, size = pictures.indices("train"), settings.batch_size
+    order = iter(EndlessSampler(len(chosen), mix_seed(seed, "order"), settings.gan_done(done) * size))
+    for iteration in count(done + 1):
+        if settings.place(iteration)[1] < settings.gan_steps:
+            yield {"image": pictures.image_tensor(chosen[list(islice(order, size))]).to(device)}
+        else:
+            yield {}
 
 
 @torch.no_grad()
@@ -177,8 +183,7 @@ def layer_sheet(step: LayeredStep) -> Tensor:
 
 def foreground_share(step: LayeredStep, real: Tensor) -> float:
     """Mean share of real pictures that F takes for foreground; masks are not needed to see a trivial answer."""
-    chosen = real[:: max(1, len(real) // LOOKED_AT)][:LOOKED_AT]
-    pred = predict_labels(step.F, chosen, device=step.device, precision=step.precision)
+    pred = predict_labels(step.F, real, device=step.device, precision=step.precision)
     return float((pred == 1).float().mean())
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from medseg_gan.systems.layered.step import LayeredSettings
+from medseg_gan.systems.layered.step import EMPTY, FULL, LayeredSettings
 from medseg_gan.training.engine import read_stats
 
-EMPTY, FULL = 0.02, 0.90
-"""Mean area of masks, as a share of the picture, below and above which everything is background or foreground."""
 CODED = 0.5
 """Share of masks that are empty or full from which areas, not shapes, tell the parent code."""
 MEMORY = 0.7
