@@ -1,152 +1,330 @@
-"""StyleGAN2 training speed: our networks against their plain definition in fp32, side by side in one run.
+"""StyleGAN2-ADA speed: our networks and training step against their plain definition in fp32, side by side in one run.
 
-    python benchmarks/stylegan2.py                      # the demo's networks, half a minute
-    python benchmarks/stylegan2.py --threads 2 --rounds 12 --p 0.4
+    python benchmarks/stylegan2.py                      # the table: three sizes, some minutes on two cores
+    python benchmarks/stylegan2.py --size 64-small      # one size, half a minute
+    python benchmarks/stylegan2.py --precision bf16 --rounds 12
 
-Both sides use the same weights and the same method (generator and discriminator step, R1 every 16 iterations); the
-plain side inserts zeros, filters and scales as the definition says, in NCHW. Rounds alternate between the sides, so a
-busy machine slows both. Ratios carry from one machine to the next better than times do.
+Both sides hold the same weights and do the same: a whole training iteration has generator, discriminator, a fourth of
+a path length step and a sixteenth of an R1 step, all through the `medical` augmentation at p 0.4, optimisers and
+averaged weights included. The plain side (tests/third_party) inserts zeros, filters and scales as the definition says,
+in NCHW. Rounds alternate between the sides, so a busy machine slows both; ratios carry from one machine to the next
+better than times do. The deviation is the largest difference from the plain side, over its standard deviation: of
+images or logits, and for an iteration of the gradients of its four losses, the worst tensor of each. `met` is said
+against the aims: six times as fast forward and three times as fast an iteration where the processor has AMX, three
+and two times where it has AVX512-bf16 alone; other processors have none.
 """
 
 import argparse
+import copy
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "third_party"), str(ROOT / "tests" / "third_party")]
 
+import stylegan2_augment_reference as plain_augment  # noqa: E402
 import stylegan2_reference as plain  # noqa: E402
 
 from medseg_gan.device import autocast, processor_name, resolve_precision, set_threads  # noqa: E402
-from stylegan2_ada_pytorch import (  # noqa: E402
-    AUGMENT_PIPES,
-    AugmentPipe,
-    Discriminator,
-    Generator,
-    discriminator_loss,
-    generator_loss,
-    lazy_adam,
-    r1_penalty,
-)
-
-R1_INTERVAL = 16
+from medseg_gan.seeding import seed_step  # noqa: E402
+from medseg_gan.training.memory import keep_freed_memory  # noqa: E402
+from medseg_gan.training.stylegan2_step import StyleGAN2Settings, StyleGAN2Step  # noqa: E402
+from stylegan2_ada_pytorch import lazy_adam  # noqa: E402
 
 
-class Side:
-    """One implementation with its own weights and optimisers."""
+@dataclass(frozen=True)
+class Size:
+    """Networks to measure, and how often."""
 
-    def __init__(self, options: argparse.Namespace, fast: bool, precision: str) -> None:
-        torch.manual_seed(0)
-        size = {"channel_base": options.channel_base, "channel_max": options.channel_max}
-        self.G = Generator(128, 0, 128, options.resolution, 1, {"num_layers": 2}, size)
-        self.D = Discriminator(0, options.resolution, 1, **size)
-        self.fast, self.precision, self.batch, self.resolution = fast, precision, options.batch, options.resolution
-        self.pipe = AugmentPipe(**AUGMENT_PIPES["medical"])
-        self.pipe.p.fill_(options.p)
-        self.real = torch.randn(self.batch, 1, self.resolution, self.resolution).clamp(-1, 1)
-        self.optimizer_G = torch.optim.Adam(self.G.parameters(), **lazy_adam(0.0025), fused=fast)
-        self.optimizer_D = torch.optim.Adam(self.D.parameters(), **lazy_adam(0.0025, interval=R1_INTERVAL), fused=fast)
+    resolution: int
+    channel_base: int
+    channel_max: int
+    latent: int
+    batch: int
+    rounds: int
 
-    def context(self) -> AbstractContextManager[None]:
-        return autocast("cpu", self.precision if self.fast else "fp32")
 
-    def generate(self, noise_mode: str = "random") -> Tensor:
-        z = torch.randn(self.batch, 128)
-        with self.context():
-            if self.fast:
-                return self.G(z, noise_mode=noise_mode)
-            t = plain.tensors_of(self.G)
-            ws = plain.mapping(t, z)[:, None].repeat(1, self.G.num_ws, 1)
-            return plain.synthesis(t, ws, self.resolution, noise_mode=noise_mode)[0]
+SIZES = {
+    "64-small": Size(64, 2048, 64, 128, 8, 5),
+    "64-large": Size(64, 4096, 512, 512, 8, 3),
+    "256": Size(256, 16384, 512, 512, 4, 1),
+}
+PHASES = ("g_main", "g_reg", "d_main", "d_reg")
+P = 0.4
+FP32_BOUND = 1e-4
 
-    def judge(self, images: Tensor) -> Tensor:
-        with self.context():
-            return self.D(images) if self.fast else plain.discriminator(plain.tensors_of(self.D), images)
 
-    def iteration(self, with_r1: bool) -> None:
-        """Generator step, discriminator step and, every so often, R1."""
-        self.only(self.G)
-        generator_loss(self.judge(self.pipe(self.generate()))).mean().backward()
-        self.optimizer_G.step()
-        self.only(self.D)
+def build(size: Size, precision: str) -> StyleGAN2Step:
+    """Our training step at the official settings; every build has the same weights."""
+    settings = StyleGAN2Settings(
+        batch_size=size.batch,
+        z_dim=size.latent,
+        w_dim=size.latent,
+        channel_base=size.channel_base,
+        channel_max=size.channel_max,
+        ada="fixed",
+        fixed_p=P,
+        ada_pipe="medical",
+    )
+    step = StyleGAN2Step(settings, resolution=size.resolution, channels=1, seed=0, device="cpu", precision=precision)
+    for name, parameter in step.G.named_parameters():  # noise that does nothing would not show a wrong gradient
+        if name.endswith("noise_strength"):
+            parameter.data.fill_(0.1)
+    return step
+
+
+def smooth_images(size: Size) -> Tensor:
+    """`(B, 1, R, R)` images of blobs in [-1, 1]."""
+    noise = torch.randn(size.batch, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    shape = (size.resolution, size.resolution)
+    return nn.functional.interpolate(noise, shape, mode="bicubic", align_corners=False).clamp(-1, 1)
+
+
+class PlainStep:
+    """The same iteration from the plain definition, with weights copied from our step, drawing the same numbers."""
+
+    def __init__(self, step: StyleGAN2Step) -> None:
+        self.settings, self.resolution = step.settings, step.G.img_resolution
+        self.G, self.D, self.G_ema = (plain_copy(network) for network in (step.G, step.D, step.G_ema))
+        self.pipe = copy.deepcopy(step.pipe)
+        s = self.settings
+        self.G_optimizer = torch.optim.Adam(self.G.parameters(), **lazy_adam(s.lr, interval=s.pl_interval))
+        self.D_optimizer = torch.optim.Adam(self.D.parameters(), **lazy_adam(s.lr, interval=s.r1_interval))
+        self.pl_mean = torch.zeros(())
+
+    def map(self, z: Tensor) -> Tensor:
+        return plain.mapping(plain.tensors_of(self.G), z)[:, None].repeat(1, self.G.num_ws, 1)
+
+    def synthesize(self, ws: Tensor, noise_mode: str = "random") -> Tensor:
+        return plain.synthesis(plain.tensors_of(self.G), ws, self.resolution, noise_mode=noise_mode)[0]
+
+    def discriminate(self, images: Tensor) -> Tensor:
+        return plain.discriminator(plain.tensors_of(self.D), images, group=self.settings.mbstd_group)
+
+    def augment(self, images: Tensor) -> Tensor:
+        return plain_augment.augment(images, self.pipe.draw(images))
+
+    def generate(self, number: int) -> tuple[Tensor, Tensor]:
+        ws = self.map(torch.randn(number, self.settings.z_dim))
+        if torch.rand(()).item() < self.settings.style_mixing_prob:
+            cutoff = int(torch.randint(1, self.G.num_ws, ()))
+            other = self.map(torch.randn(number, self.settings.z_dim))
+            ws = torch.cat([ws[:, :cutoff], other[:, cutoff:]], dim=1)
+        return self.synthesize(ws), ws
+
+    def g_main(self, real: Tensor) -> Tensor:
+        fake, _ = self.generate(len(real))
+        return nn.functional.softplus(-self.discriminate(self.augment(fake))).mean()
+
+    def g_reg(self, real: Tensor) -> Tensor:
+        fake, ws = self.generate(max(len(real) // 2, 1))
+        noise = torch.randn_like(fake) / (fake.shape[2] * fake.shape[3]) ** 0.5
+        (slope,) = torch.autograd.grad((fake * noise).sum(), ws, create_graph=True)
+        lengths = slope.square().sum(2).mean(1).sqrt()
+        mean = self.pl_mean + 0.01 * (lengths.mean() - self.pl_mean)
+        self.pl_mean = mean.detach()
+        return (lengths - mean).square().mean() * (self.settings.pl_weight * self.settings.pl_interval)
+
+    def d_main(self, real: Tensor) -> Tensor:
         with torch.no_grad():
-            fake = self.generate()
-        both = self.pipe(torch.stack([fake, self.real], dim=1).flatten(0, 1))  # keeps minibatch-std groups apart
-        logits = self.judge(both).view(self.batch, 2, 1)
-        discriminator_loss(logits[:, 1], logits[:, 0]).mean().backward()
-        self.optimizer_D.step()
-        if with_r1:
-            self.only(self.D)
-            real = self.real.clone().requires_grad_()
-            (r1_penalty(real, self.judge(self.pipe(real))).mean() * (R1_INTERVAL / 2)).backward()
-            self.optimizer_D.step()
+            fake, _ = self.generate(len(real))
+        parameters = self.pipe.draw(torch.stack([fake, real], dim=1).flatten(0, 1))
+        fake, real = (
+            plain_augment.augment(images, {name: value[k::2] for name, value in parameters.items()})
+            for k, images in enumerate((fake, real))
+        )
+        softplus = nn.functional.softplus
+        return softplus(self.discriminate(fake)).mean() + softplus(-self.discriminate(real)).mean()
 
-    def only(self, network: torch.nn.Module) -> None:
-        """Let one network have gradients, and forget those of before."""
-        for module in (self.G, self.D):
-            module.zero_grad(set_to_none=True)
-            module.requires_grad_(module is network)
+    def d_reg(self, real: Tensor) -> Tensor:
+        real = real.clone().requires_grad_()
+        logits = self.discriminate(self.augment(real))
+        (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+        penalty = slope.square().sum((1, 2, 3)).mean()
+        return penalty * (self.settings.r1_gamma / 2 * self.settings.r1_interval)
+
+    def update(self, phase: str, real: Tensor) -> None:
+        mine, optimizer = (self.G, self.G_optimizer) if phase.startswith("g") else (self.D, self.D_optimizer)
+        mine.requires_grad_(True)
+        getattr(self, phase)(real).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        mine.requires_grad_(False)
+
+    @torch.no_grad()
+    def average(self) -> None:
+        for average, weight in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
+            average.copy_(weight.lerp(average, 0.999))
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+def plain_copy(network: nn.Module) -> nn.Module:
+    """A copy in the default memory format."""
+    return copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
-def without_gradient(function: Callable[[], object]) -> Callable[[], object]:
-    return torch.no_grad()(function)
+Parts = dict[str, Callable[[], object]]
+
+
+class Pair:
+    """One of our steps beside the plain one, on the same images."""
+
+    def __init__(self, size: Size, precision: str) -> None:
+        self.step, self.precision = build(size, precision), precision
+        self.plain = PlainStep(self.step)
+        self.real = smooth_images(size)
+        self.z = torch.randn(size.batch, size.latent, generator=torch.Generator().manual_seed(2))
+
+    def forward(self) -> tuple[Parts, Parts]:
+        """Generator and discriminator without gradients, on either side."""
+
+        def generate() -> Tensor:
+            with torch.no_grad(), autocast("cpu", self.precision):
+                return self.step.G(self.z, noise_mode="const")
+
+        def generate_plainly() -> Tensor:
+            with torch.no_grad():
+                return self.plain.synthesize(self.plain.map(self.z), "const")
+
+        ours = {"generator": generate, "discriminator": torch.no_grad()(lambda: self.step.discriminate(self.real))}
+        theirs = {
+            "generator": generate_plainly,
+            "discriminator": torch.no_grad()(lambda: self.plain.discriminate(self.real)),
+        }
+        return ours, theirs
+
+    def phases(self) -> tuple[Parts, Parts]:
+        """What an iteration consists of: the step without lazy regularisers, and each of these, on either side."""
+        engine = SimpleNamespace(state=SimpleNamespace(iteration=2))  # neither regulariser is due
+
+        def plain_step() -> None:
+            for phase in ("g_main", "d_main"):
+                self.plain.update(phase, self.real)
+            self.plain.average()
+
+        ours: Parts = {"main": lambda: self.step(engine, {"image": self.real})}  # type: ignore[arg-type]
+        theirs: Parts = {"main": plain_step}
+        for phase, optimizer in (("g_reg", self.step.G_optimizer), ("d_reg", self.step.D_optimizer)):
+            ours[phase] = lambda p=phase, o=optimizer: self.step.update(o, getattr(self.step, p), self.real)
+            theirs[phase] = lambda p=phase: self.plain.update(p, self.real)
+        return ours, theirs
+
+    def forward_deviations(self) -> dict[str, float]:
+        ours, theirs = self.forward()
+        return {name: deviation(ours[name](), theirs[name]()) for name in ours}  # type: ignore[arg-type]
+
+    def gradient_deviation(self) -> float:
+        """Of the gradients of all four losses with respect to their network's weights, the worst tensor."""
+        worst = 0.0
+        for phase in PHASES:
+            mine, other = (self.step.G, self.plain.G) if phase.startswith("g") else (self.step.D, self.plain.D)
+            gradients = []
+            for network, loss_of in (
+                (mine, lambda p=phase: getattr(self.step, p)(self.real)[0]),
+                (other, lambda p=phase: getattr(self.plain, p)(self.real)),
+            ):
+                seed_step(7, phase)
+                network.requires_grad_(True)
+                loss_of().backward()
+                network.requires_grad_(False)
+                gradients.append({n: p.grad for n, p in network.named_parameters() if p.grad is not None})
+                network.zero_grad(set_to_none=True)
+            assert gradients[0].keys() == gradients[1].keys()
+            for name, wanted in gradients[1].items():
+                worst = max(worst, deviation(gradients[0][name], wanted))
+            self.step.pl_mean.zero_()
+            self.plain.pl_mean = torch.zeros(())
+        return worst
+
+
+def deviation(got: Tensor, wanted: Tensor) -> float:
+    """Largest difference over the deviation of what is wanted; of few values, over their size."""
+    scale = wanted.std() if wanted.numel() > 8 else wanted.square().mean().sqrt()
+    return ((got - wanted).abs().max() / scale.clamp(min=1e-12)).item()
+
+
+def medians(ours: Parts, theirs: Parts, rounds: int) -> Iterator[tuple[str, float, float]]:
+    """Name, our and the plain median seconds of each part, from alternating rounds."""
+    times: dict[tuple[str, bool], list[float]] = {}
+    for round_ in range(rounds):
+        for name in ours:
+            for fast in (True, False) if round_ % 2 else (False, True):
+                start = time.perf_counter()
+                (ours if fast else theirs)[name]()
+                times.setdefault((name, fast), []).append(time.perf_counter() - start)
+    for name in ours:
+        yield name, statistics.median(times[name, True]), statistics.median(times[name, False])
+
+
+def aims() -> dict[str, float]:
+    """Ratios to reach on this processor."""
+    name = processor_name()
+    if "amx_bf16" in name:
+        return {"forward": 6.0, "iteration": 3.0}
+    return {"forward": 3.0, "iteration": 2.0} if "avx512_bf16" in name else {}
+
+
+def measure(label: str, size: Size, precision: str, rounds: int) -> None:
+    """Print the lines of one size and precision."""
+    pair = Pair(size, precision)
+    forward, gradients = pair.forward_deviations(), pair.gradient_deviation()  # warms both sides up as well
+    for name, ours, theirs in medians(*pair.forward(), 3 * rounds):
+        print_line(label, precision, f"{name} forward", ours, theirs, forward[name], aims().get("forward"))
+    weights = {"main": 1.0, "g_reg": 1 / pair.step.settings.pl_interval, "d_reg": 1 / pair.step.settings.r1_interval}
+    ours = theirs = 0.0
+    for name, mine, other in medians(*pair.phases(), rounds):
+        ours, theirs = ours + weights[name] * mine, theirs + weights[name] * other
+    print_line(label, precision, "training iteration", ours, theirs, gradients, aims().get("iteration"))
+
+
+def print_line(
+    label: str, precision: str, part: str, ours: float, theirs: float, largest: float, aim: float | None
+) -> None:
+    ratio = theirs / ours
+    speed = "" if aim is None else f"{'met' if ratio >= aim else 'not met'} (aim {aim:g}x)"
+    if precision == "fp32":
+        exact = f"{'met' if largest <= FP32_BOUND else 'not met'} (aim {FP32_BOUND:g})"
+    else:
+        exact = ""
+    print(
+        f"{label:9s} {precision:5s} {part:22s} {ours * 1e3:9.1f} {theirs * 1e3:9.1f} {ratio:6.2f}  {speed:18s} "
+        f"{largest:9.1e}  {exact}".rstrip(),
+        flush=True,
+    )
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--resolution", type=int, default=64)
-    parser.add_argument("--channel-base", type=int, default=1024)
-    parser.add_argument("--channel-max", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=4, help="measurements of each part")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of the fast side")
-    parser.add_argument("--p", type=float, default=0.0, help="strength of the medical augmentation, on both sides")
+    parser.add_argument("--size", choices=SIZES, action="append", help="measure this size alone; may be repeated")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="auto: fp32, and bf16 where the processor gains by it; bf16: fp32 and bf16",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="0: all cores")
+    parser.add_argument("--rounds", type=int, help="measurements of each phase (a third of those of a forward pass)")
     options = parser.parse_args()
 
     set_threads(options.threads)
+    keep_freed_memory()
+    start = time.perf_counter()
     precision = resolve_precision(options.precision, "cpu")
     print(f"{processor_name()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)")
-    print(
-        f"{options.resolution}², batch {options.batch}, channel base {options.channel_base}; fast side in {precision}"
-    )
-    sides = Side(options, True, precision), Side(options, False, precision)
-    parts: dict[str, Callable[[Side], Callable[[], object]]] = {
-        "generator forward": lambda side: without_gradient(side.generate),
-        "discriminator forward": lambda side: without_gradient(lambda: side.judge(side.real)),
-        "training iteration": lambda side: lambda: side.iteration(with_r1=False),
-        "with R1": lambda side: lambda: side.iteration(with_r1=True),
-    }
-    times: dict[tuple[str, bool], list[float]] = {(name, side.fast): [] for name in parts for side in sides}
-    for round_ in range(options.rounds + 1):  # the first warms up
-        for name, part in parts.items():
-            for side in sides:
-                duration = seconds(part(side))
-                if round_:
-                    times[name, side.fast].append(duration)
-    middle = {key: statistics.median(values) for key, values in times.items()}
-    for name in parts:
-        a, b = middle[name, True], middle[name, False]
-        print(f"{name:24s} {a * 1e3:8.1f} ms   plain fp32 {b * 1e3:8.1f} ms   ratio {b / a:5.2f}")
-    images = R1_INTERVAL * options.batch
-    rates = [
-        images / ((R1_INTERVAL - 1) * middle["training iteration", f] + middle["with R1", f]) for f in (True, False)
-    ]
-    print(f"training: {rates[0]:.1f} images/s, plain fp32 {rates[1]:.1f} images/s, ratio {rates[0] / rates[1]:.2f}")
+    print(f"precision {options.precision}: {precision}; augmentation medical at p {P} on both sides")
+    print(f"{'size':9s} {'prec.':5s} {'part':22s} {'ours ms':>9s} {'plain ms':>9s} {'ratio':>6s}  {'':18s} deviation")
+    for label in options.size or SIZES:
+        for kind in dict.fromkeys(("fp32", precision)):
+            measure(label, SIZES[label], kind, options.rounds or SIZES[label].rounds)
+    print(f"{time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "run_recipe": "medseg_gan.api",
     "rebuild_report": "medseg_gan.api",
+    "generate_images": "medseg_gan.sampling.generate",
+    "project_image": "medseg_gan.sampling.project",
     "load_volume": "medseg_gan.data.volumes",
     "SliceStore": "medseg_gan.data.slices",
     "FeatureExtractor": "medseg_gan.systems.datasetgan.features",

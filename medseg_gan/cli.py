@@ -119,8 +119,11 @@ def recipe(
         _show_plan(plan_recipe(name, data, out, profile, sets or (), device, until, rerun))
         return
     from medseg_gan.api import run_recipe
+    from medseg_gan.processes import is_first
 
     run = run_recipe(name, data, out, profile, sets or (), device, until, rerun, say=typer.echo)
+    if not is_first():
+        return
     page = run / "report" / "index.html"
     typer.echo(f"report: {page}" if page.is_file() else f"run folder: {run}")
 
@@ -161,6 +164,112 @@ def import_weights(
     from medseg_gan.weights.files import convert_weights, describe_networks
 
     typer.echo(f"{target}: {describe_networks(convert_weights(source, target, grey))}")
+
+
+@app.command()
+def generate(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A run folder, or a weight file: G_ema.pt, network.pkl, G.pt.")
+    ],
+    seeds: Annotated[str | None, typer.Option(help="Such as 0-63,70.", show_default="0-15")] = None,
+    psi: Annotated[float, typer.Option(help="Truncation: 1 for none, 0 for the mean picture.")] = 1.0,
+    psi_layers: Annotated[int | None, typer.Option(metavar="N", help="Truncate the first N layers only.")] = None,
+    noise: Annotated[
+        Literal["const", "random", "none"], typer.Option(help="Stored, drawn by seed, or none.")
+    ] = "const",
+    seed_convention: Annotated[
+        Literal["nvidia", "ours"], typer.Option(help="As the official code, or the run's label factory.")
+    ] = "nvidia",
+    class_id: Annotated[int | None, typer.Option("--class", metavar="K", help="Of a conditional generator.")] = None,
+    format: Annotated[
+        Literal["png", "nii", "gif"] | None, typer.Option(help="nii: HU, for runs; gif: --interpolate only.")
+    ] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Also one sheet of all pictures.")] = False,
+    latents: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="projected.pt of `project`, drawn in place of seeds.")
+    ] = None,
+    mix: Annotated[
+        tuple[str, str] | None, typer.Option(metavar="ROWS COLS", help="Seeds whose styles are mixed.")
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="What --mix takes from the columns.", show_default="the first half")
+    ] = None,
+    interpolate: Annotated[str | None, typer.Option(metavar="SEEDS", help="Go from seed to seed.")] = None,
+    frames: Annotated[int, typer.Option(help="From one seed to the next.")] = 60,
+    fps: Annotated[float, typer.Option(help="Frames per second of the GIF.")] = 25,
+    loop: Annotated[bool, typer.Option("--loop", help="Then back to the first seed.")] = False,
+    way: Annotated[Literal["w", "z"], typer.Option(help="Lines in w, or great circles in z.")] = "w",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write.", show_default="RUN/generated/seeds, ...")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+) -> None:
+    """Draw pictures with a trained generator: of seeds, mixed styles, or the way between seeds."""
+    from medseg_gan.api import generate_images
+
+    folder = generate_images(
+        source,
+        seeds,
+        out,
+        psi=psi,
+        psi_layers=psi_layers,
+        noise=noise,
+        seed_convention=seed_convention,
+        class_id=class_id,
+        format=format,
+        grid=grid,
+        latents=latents or (),
+        mix=mix,
+        layers=layers,
+        interpolate=interpolate,
+        frames=frames,
+        fps=fps,
+        loop=loop,
+        way=way,
+        device=device,
+    )
+    typer.echo(f"pictures: {folder}")
+
+
+@app.command()
+def project(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder, or a weight file.")],
+    image: Annotated[Path, typer.Argument(metavar="SLICE", help="A picture, or a volume with --index.")],
+    space: Annotated[Literal["w", "w+"], typer.Option(help="One latent for all layers, or one for each.")] = "w",
+    steps: Annotated[int, typer.Option(help="Of the search.")] = 500,
+    index: Annotated[int | None, typer.Option(metavar="K", help="Slice of a volume, from 0 at the feet.")] = None,
+    window: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="HU of a volume.", show_default="the run's")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the search's random numbers.")] = 0,
+    class_id: Annotated[int | None, typer.Option("--class", metavar="K", help="Of a conditional generator.")] = None,
+    features: Annotated[
+        Literal["random", "discriminator"], typer.Option(help="In which the two pictures are compared.")
+    ] = "random",
+    noise_maps: Annotated[bool, typer.Option(help="Search noise maps too, or keep the stored ones.")] = True,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write.", show_default="RUN/projected/<digest>-<space>")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+) -> None:
+    """Find the latent whose picture is nearest to a given slice."""
+    from medseg_gan.api import project_image
+
+    project_image(
+        source,
+        image,
+        out,
+        space=space,
+        steps=steps,
+        seed=seed,
+        index=index,
+        class_id=class_id,
+        features=features,
+        noise_maps=noise_maps,
+        window=window,
+        device=device,
+        say=typer.echo,
+    )
 
 
 # Further commands go here, each a few lines that call the package.

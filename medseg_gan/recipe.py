@@ -48,6 +48,15 @@ class SystemRecipe(Section):
 
     run: RunSettings = RunSettings()
 
+    @classmethod
+    def filled(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """Written settings with those that others stand for, such as a named configuration's; none by default.
+
+        Args:
+            tree: Section name -> settings as they were written, not yet checked.
+        """
+        return tree
+
     @property
     def sections(self) -> dict[str, Section]:
         """Every stage's section by name, in running order."""
@@ -149,6 +158,7 @@ def load_recipe(name: str, systems: Mapping[str, str], profile: str | None = Non
             mistakes += _override(tree, origins, path.strip(), parse_yaml(value, f"--set {text}"), f"--set {text}")
         except UsageError as error:
             mistakes.append(str(error))
+    tree = model.filled(tree)
     try:
         # As JSON and strict: "64" is not a number and yes is not true, yet a list still fills a tuple.
         settings = model.model_validate_json(json.dumps(tree), strict=True)

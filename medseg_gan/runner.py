@@ -20,12 +20,12 @@ from typing import Any, TextIO
 
 import torch
 
-from medseg_gan import __version__
+from medseg_gan import __version__, processes
 from medseg_gan.atomic import is_full_disk, read_json, write_json, write_text
 from medseg_gan.device import processor_name, resolve_device, resolve_precision, set_threads
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson
 from medseg_gan.recipe import import_object, resolved_text
-from medseg_gan.stages import Inputs, Plan, Step
+from medseg_gan.stages import Inputs, Plan, Stage, Step
 
 _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy")
 
@@ -33,8 +33,9 @@ _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy")
 def run_plan(plan: Plan, say: Callable[[str], None] = print) -> Path:
     """Run every stage that is not finished and return the run folder.
 
-    Killed at any moment, the same call goes on: a finished stage is kept, an unfinished one is called again with its
-    folder as it was left.
+    Started by torchrun, all processes call it alike; the first does the work, and in the stage marked `together` the
+    others take part. Killed at any moment, the same call goes on: a finished stage is kept, an unfinished one is called
+    again with its folder as it was left.
 
     Args:
         plan: The recipe, its stages and its folder.
@@ -45,6 +46,9 @@ def run_plan(plan: Plan, say: Callable[[str], None] = print) -> Path:
             or whatever a stage has to say.
     """
     device = resolve_device(plan.device)
+    if not processes.is_first():
+        _take_part(plan, device)
+        return plan.run
     with _disk_full_said_plainly(plan.run), _alone_in(plan.run):
         plan = _decided(plan, device)
         steps = plan.steps()
@@ -56,6 +60,9 @@ def run_plan(plan: Plan, say: Callable[[str], None] = print) -> Path:
         write_text(plan.run / "recipe.yaml", resolved_text(plan.recipe, device=device, medseg_gan=__version__))
 
         width = max(len(step.folder.name) for step in steps)
+        if not any(step.stage.together and step.status not in ("kept", "later") for step in steps):
+            with processes.group(device):
+                pass  # the others are not needed
         for step in steps:
             name = f"{step.folder.name:{width}}"
             if step.status == "kept":
@@ -102,12 +109,12 @@ def _run_step(step: Step, inputs: Inputs) -> float:
     start = time.time()
     record = {**step.record, "attempts": [*attempts, {"started": start}]}
     write_json(step.folder / "started.json", record)
-    threads = set_threads(inputs.threads)
+    threads = set_threads(inputs.threads or _own_cores(step.stage))
     if inputs.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
     with _disk_full_said_plainly(step.folder), _damage_traced(inputs.folders):
-        function(step.section, step.folder, inputs)
+        _call(function, step, inputs)
 
     seconds = time.time() - start
     done = {
@@ -122,6 +129,7 @@ def _run_step(step: Step, inputs: Inputs) -> float:
         "device": inputs.device,
         "precision": inputs.precision,
         "threads": threads,
+        **({"processes": processes.launched()} if step.stage.together else {}),
         **provenance(),
     }
     if inputs.device == "cuda":
@@ -129,6 +137,36 @@ def _run_step(step: Step, inputs: Inputs) -> float:
         done["gpu"] = torch.cuda.get_device_name()
     write_json(step.folder / "done.json", done)
     return seconds
+
+
+def _call(function: Callable[..., None], step: Step, inputs: Inputs) -> None:
+    """Call a stage's function, with the other processes where they take part."""
+    if step.stage.together:
+        with processes.group(inputs.device, word=f"{step.stage.name} {inputs.precision}"):
+            function(step.section, step.folder, inputs)
+    else:
+        function(step.section, step.folder, inputs)
+
+
+def _take_part(plan: Plan, device: str) -> None:
+    """Wait for the stage that needs all processes, and run it with them; marks and messages are the first one's."""
+    with processes.group(device) as word:
+        if not word:
+            return
+        name, precision = word.split()
+        settings = plan.recipe.settings
+        run = settings.run.model_copy(update={"precision": precision})
+        plan = replace(plan, recipe=replace(plan.recipe, settings=settings.model_copy(update={"run": run})))
+        steps = plan.steps()
+        step = next(step for step in steps if step.stage.name == name)
+        inputs = _inputs(plan, step, steps, device)
+        set_threads(inputs.threads or _own_cores(step.stage))
+        import_object(step.stage.function)(step.section, step.folder, inputs)
+
+
+def _own_cores(stage: Stage) -> int:
+    """Threads of this process where all cores are asked for: its share of them, in a stage that all processes run."""
+    return max(1, (os.cpu_count() or 1) // processes.neighbours()) if stage.together else 0
 
 
 def provenance() -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Stage:
         folder: Its folder in the run; by default its number and name, `02-train_gan`.
         expected: Text of the expected work for `--dry-run`, from the whole recipe's settings.
         needs: The earlier stages it reads; None means all of them.
+        together: All processes of torchrun run it; of a system one stage at most. The others the first runs alone.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Stage:
     folder: str | None = None
     expected: Callable[[Any], str] | None = None
     needs: tuple[str, ...] | None = None
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Plan:
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
         assert names == list(self.recipe.settings.sections), "a system's stages are its recipe's sections, in order"
+        assert sum(stage.together for stage in self.stages) <= 1, "processes meet once in a run"
         for option, name in (("--until", self.until), ("--rerun", self.rerun)):
             if name is not None and name not in names:
                 hint = did_you_mean(name, names) or f"; wanted one of {', '.join(names)}"
@@ -171,14 +174,16 @@ class Plan:
 def result_settings(section: BaseModel) -> Record:
     """A section's settings as plain values, without those marked as unable to change the result.
 
-    One marked `"fingerprint": "unless default"` is younger than runs without it, whose meaning it must not change.
+    One marked `"fingerprint": "unless default"` is younger than runs without it, whose meaning it must not change; one
+    marked with another setting's value, such as `{"use": "best"}`, counts where that has it.
     """
     settings = section.model_dump(mode="json", by_alias=True)
     for name, field in type(section).model_fields.items():
         extra = field.json_schema_extra
         value = getattr(section, name)
         mark = extra.get("fingerprint") if isinstance(extra, dict) else None
-        if mark is False or (mark == "unless default" and value == field.default):
+        unread = isinstance(mark, dict) and any(getattr(section, other) != wanted for other, wanted in mark.items())
+        if mark is False or unread or (mark == "unless default" and value == field.default):
             del settings[field.alias or name]
         elif isinstance(value, BaseModel):
             settings[field.alias or name] = result_settings(value)

@@ -15,7 +15,7 @@ LAYERS = [  # top to bottom; every other module lies below them all
     {"api"},
     {"plan"},
     {"systems"},
-    {"report", "export", "annotate"},
+    {"report", "export", "annotate", "sampling"},
     {"evaluation", "training"},
     {"losses", "networks", "data", "weights"},
 ]

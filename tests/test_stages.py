@@ -283,3 +283,27 @@ def test_kill_and_a_second_process(tmp_path):
     assert [line.split()[1] for line in run("train.steps=12")] == ["kept", "resumed", "done", "started", "done"]
     run("train.steps=12", out="uninterrupted")
     assert state.read_bytes() == Path("uninterrupted/02-train/state.json").read_bytes()
+
+
+def test_processes_of_torchrun_share_the_stage_marked_so_and_the_first_does_the_rest():
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *TOY_CLI[1:]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for said in (["started", "done"] * 3, ["kept"] * 3):
+        command = [sys.executable, *words, "toy.yaml", "--out", "run", "--device", "cpu"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        assert result.returncode == 0, result.stderr
+        assert [line.split()[1] for line in result.stdout.splitlines()] == [*said, "run/report/index.html"]
+    names = [path.name for path in sorted(Path("run").rglob("process-*"))]
+    assert names == ["process-0.txt", "process-1.txt"]
+    assert read_json("run/02-train/done.json")["processes"] == 2
+    assert "processes" not in read_json("run/01-make/done.json")
+    assert [line.split()[1] for line in run()] == ["kept"] * 3
+
+
+def test_a_setting_that_only_observes_counts_where_another_makes_it_matter():
+    class Observing(Section):
+        every: int = Field(0, json_schema_extra={"fingerprint": {"use": "best"}})
+        use: str = "latest"
+
+    assert result_settings(Observing(every=3)) == {"use": "latest"}
+    assert result_settings(Observing(every=3, use="best")) == {"every": 3, "use": "best"}

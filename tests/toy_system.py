@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
+from medseg_gan import processes
 from medseg_gan.atomic import read_json, write_json, write_text
 from medseg_gan.errors import MedsegError, WaitingForPerson
 from medseg_gan.recipe import Section, SystemRecipe
@@ -87,7 +88,7 @@ class ToyRecipe(SystemRecipe):
 
 STAGES = (
     Stage("make", "toy_system:make"),
-    Stage("train", "toy_system:train", expected=lambda recipe: f"{recipe.train.steps} steps"),
+    Stage("train", "toy_system:train", expected=lambda recipe: f"{recipe.train.steps} steps", together=True),
     Stage("report", "toy_system:report", folder="report", needs=("train",)),
 )
 
@@ -98,6 +99,8 @@ def make(config: Make, folder: Path, inputs: Inputs) -> None:
 
 def train(config: Train, folder: Path, inputs: Inputs) -> None:
     numbers = read_json(inputs.folders["make"] / "numbers.json")
+    if processes.count() > 1:
+        write_text(folder / f"process-{processes.rank()}.txt", inputs.precision)
     path = folder / "state.json"
     state = read_json(path) if path.is_file() else []
     for step in range(len(state), config.steps):

@@ -156,6 +156,12 @@ TRAINING_PANELS: tuple[tuple[str, str, tuple[tuple[tuple[str, ...], str], ...]],
         ((("r_t", "D_sign", "sign_real"), "r_t = mean sign of D on reals"), (("p",), "augmentation p")),
     ),
     ("R1 penalty", "penalty", ((("r1",), "R1"),)),
+    (
+        "Distance of generated slices from real ones",
+        "Fréchet distance",
+        ((("frechet_distance[random-conv-v1]",), "random-conv-v1"), (("FID",), "FID")),
+    ),
+    ("Diversity of the sample sheet", "share of the real slices'", ((("diversity",), "diversity"),)),
     ("Speed", "images / s", ((("img_per_s", "images_per_s"), "training"),)),
 )
 """Title, unit, and for each curve the keys it may have in the statistics with its name."""

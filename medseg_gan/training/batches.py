@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 class ImageBatches:
     """Batches `{"image": (B, C, H, W) in [-1, 1]}` on the device, in the order of an endless stream of indices.
 
-    A tensor is moved to the device once and indexed there; a dataset (items are tensors or dictionaries with an
-    `image`) is read item by item through a `DataLoader`, which for memory-mapped slices needs no workers.
+    With labels they have a `label` `(B, c_dim)` too. A tensor is moved to the device once and indexed there; a dataset
+    (items are tensors or dictionaries with an `image`) is read item by item through a `DataLoader`, which for
+    memory-mapped slices needs no workers.
     """
 
     def __init__(
@@ -24,6 +25,8 @@ class ImageBatches:
         batch_size: int,
         device: str = "cpu",
         workers: int = 0,
+        labels: torch.Tensor | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         """Choose where the images come from.
 
@@ -33,18 +36,30 @@ class ImageBatches:
             batch_size: images per batch.
             device: where batches are wanted.
             workers: reading processes, for datasets that read slowly.
+            labels: `(N, c_dim)` of the images.
+            part: `(k, n)`: every n-th image of each batch from its k-th on, the share of one of n processes.
         """
         self.images = images.to(device, torch.float32) if isinstance(images, torch.Tensor) else images
+        self.labels = None if labels is None else labels.to(device, torch.float32)
         self.indices, self.batch_size, self.device, self.workers = indices, batch_size, device, workers
+        self.part = part
 
     def index_batches(self) -> Iterator[list[int]]:
-        """Cut the index stream into lists of `batch_size`."""
+        """Cut the index stream into lists of `batch_size`, of which this process has its part."""
         stream = iter(self.indices)
+        first, step = self.part
         while batch := list(islice(stream, self.batch_size)):
-            yield [int(index) for index in batch]
+            yield [int(index) for index in batch[first::step]]
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         """Yield batches without end."""
+        if self.labels is None:
+            yield from self._image_batches()
+            return
+        for batch, chosen in zip(self._image_batches(), self.index_batches(), strict=True):
+            yield batch | {"label": self.labels[torch.as_tensor(chosen, device=self.labels.device)]}
+
+    def _image_batches(self) -> Iterator[dict[str, torch.Tensor]]:
         if isinstance(self.images, torch.Tensor):
             for batch in self.index_batches():
                 yield {"image": self.images[torch.as_tensor(batch, device=self.images.device)]}

@@ -7,7 +7,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from medseg_gan.atomic import is_full_disk, save_png, write_text
-from medseg_gan.checkpoint import latest_checkpoint, restore, save_checkpoint
+from medseg_gan.checkpoint import latest_checkpoint, plain, restore, save_checkpoint
 from medseg_gan.errors import MedsegError
+from medseg_gan.processes import average_, count, is_first
 from medseg_gan.training.grid import image_grid
 from medseg_gan.training.log import Progress, say
 
 STATS = "stats.jsonl"
+WARNINGS = "warnings.txt"
 SHOWN = ("loss_G", "loss_D", "r_t", "p")  # behind the progress bar
 
 Step = Callable[[Engine, Any], dict[str, Tensor]]
@@ -33,21 +35,28 @@ Step = Callable[[Engine, Any], dict[str, Tensor]]
 class Training:
     """Everything around a step, the same for every system: resume, statistics, sheets, checkpoints, NaN stop.
 
+    In a group of processes every one runs it; the first writes the files, and all read them.
+
     Example:
         training = Training(folder, objects, settings, total=1000, batch_size=8, ...)
         done = training.resume()
         training.run(step, batches_from(done), done)
     """
 
-    folder: Path  # gets `stats.jsonl`, `tensorboard/`, `samples/*.png` and `checkpoint-*.pt`
+    folder: Path  # gets `stats.jsonl`, `warnings.txt`, `tensorboard/`, `samples/*.png` and `checkpoint-*.pt`
     objects: Mapping[str, Any]  # named objects with `state_dict`: all that the next step depends on
     settings: Mapping[str, Any]  # plain values that must not change between two runs
     total: int  # iterations at the end
-    batch_size: int  # images per iteration
+    batch_size: int  # images per iteration, of all processes together
     log_every: int  # iterations between rows of the statistics
     snapshot_every: int  # iterations between checkpoints
     sample_every: int  # iterations between sample sheets
     samples: Callable[[], Tensor] | None = None  # draws (N, C, H, W) in [-1, 1] for the sheet
+    of_samples: Callable[[Tensor], Mapping[str, float]] = lambda images: {}  # values of a sheet, in a row of their own
+    measure: Callable[[int], Mapping[str, float]] | None = None  # after so many images; values in a row of their own
+    measure_every: int = 1  # iterations between measurements
+    extras: Mapping[str, Any] = field(default_factory=dict)  # saved too, and restored where a checkpoint has them
+    sample_columns: int = 0  # images in a row of the sheet; 0: about twice as wide as high
     scalars: Callable[[], Mapping[str, float | Tensor]] = dict  # further values of a row, read when it is written
     warn: Callable[[Mapping[str, float]], str | None] | None = None  # says in one line what to try; said once
     after_step: Callable[[int], None] | None = None  # called with each iteration done; may end the run by raising
@@ -68,10 +77,16 @@ class Training:
             return 0
         rest = restore(path, **self.objects)
         before = rest["settings"]
-        pairs = [(name, before.get(name), now) for name, now in self.settings.items()]
+        pairs = [(name, before.get(name), plain(name, now)) for name, now in self.settings.items()]  # tuples are lists
         changed = [f"{name}: {old} -> {now}" for name, old, now in pairs if old != now]
         if changed:
             raise MedsegError(f"{path} was made with other settings ({', '.join(changed)}); train in another folder")
+        for name in self.extras.keys() & rest.keys():
+            self.extras[name].load_state_dict(rest[name])
+        if (processes := rest.get("processes", 1)) != count():
+            say(
+                f"{self.description}: goes on in {count()} processes instead of {processes}, so other numbers are drawn"
+            )
         return int(rest["iteration"])
 
     def run(self, step: Step, batches: Iterable[Any], done: int) -> None:
@@ -105,21 +120,34 @@ class Training:
             raise MedsegError(f"disk full while writing to {self.folder}; free space, then run it again") from error
 
     def attach_common(self, engine: Engine, statistics: Statistics, bar: Progress) -> None:
-        """Attach, in this order: terms, progress, rows and advice, sheets, checkpoints."""
-        said: set[str] = set()
+        """Attach, in this order: terms, progress, rows and advice, sheets, measurements, checkpoints."""
+        path = self.folder / WARNINGS
+        said = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+        def judge_row(row: Mapping[str, float]) -> None:
+            advice = self.warn(row) if self.warn and row else None
+            if advice and advice not in said:
+                said.append(advice)
+                say(f"{self.description}: {advice}")
+                if is_first():
+                    write_text(path, "".join(f"{line}\n" for line in said))
 
         def write_row() -> None:
             row = statistics.flush()
             bar.note(", ".join(f"{name} {row[name]:.3g}" for name in SHOWN if name in row))
-            advice = self.warn(row) if self.warn and row else None
-            if advice and advice not in said:
-                said.add(advice)
-                say(f"{self.description}: {advice}")
+            judge_row(row)
 
         def write_samples() -> None:
-            if self.samples is not None:
-                images = engine.state.iteration * self.batch_size
-                save_samples(self.folder / "samples" / f"{images:09d}.png", self.samples())
+            if self.samples is not None and is_first():
+                images = self.samples()
+                seen = engine.state.iteration * self.batch_size
+                save_samples(self.folder / "samples" / f"{seen:09d}.png", images, self.sample_columns)
+                judge_row(statistics.add(engine.state.iteration, self.of_samples(images)))
+
+        def write_measurement() -> None:
+            if self.measure is not None:
+                iteration = engine.state.iteration
+                judge_row(statistics.add(iteration, self.measure(iteration * self.batch_size)))
 
         def write_checkpoint() -> None:
             write_row()  # a term that is not finite stops the run before it reaches a checkpoint
@@ -132,6 +160,7 @@ class Training:
             engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: judge(engine.state.iteration))
         engine.add_event_handler(self.every(self.log_every), write_row)
         engine.add_event_handler(self.every(self.sample_every), write_samples)
+        engine.add_event_handler(self.every(self.measure_every), write_measurement)
         engine.add_event_handler(self.every(self.snapshot_every), write_checkpoint)
 
     def every(self, iterations: int) -> CallableEventWithFilter:
@@ -147,8 +176,11 @@ class Training:
         for name, item in self.objects.items():
             if isinstance(item, nn.Module):
                 assert_finite(name, item, iteration)
+        if not is_first():
+            return
         path = self.folder / f"checkpoint-{iteration * self.batch_size:09d}.pt"
-        save_checkpoint(path, **self.objects, iteration=iteration, settings=dict(self.settings))
+        rest = {"iteration": iteration, "settings": dict(self.settings), "processes": count()}
+        save_checkpoint(path, **self.objects, **self.extras, **rest)
         for old in sorted(self.folder.glob("checkpoint-*.pt"))[: -self.keep]:
             old.unlink()
 
@@ -156,7 +188,8 @@ class Training:
 class Statistics:
     """Rows of mean terms in `stats.jsonl` and TensorBoard; rows past the iteration resumed from are dropped.
 
-    Terms stay on the device until a row is written, so that no step waits for one.
+    Terms stay on the device until a row is written, so that no step waits for one. In a group of processes a row holds
+    their means, the same for all, and the first writes it.
     """
 
     def __init__(
@@ -164,9 +197,11 @@ class Statistics:
     ) -> None:
         """Open the files of a training folder, going on after iteration `done`."""
         self.path, self.batch_size, self.scalars = folder / STATS, batch_size, scalars
-        kept = [row for row in read_stats(folder) if row["iteration"] <= done]
-        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done * batch_size + 1)
+        self.writer: SummaryWriter | None = None
+        if is_first():
+            kept = [row for row in read_stats(folder) if row["iteration"] <= done]
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done * batch_size + 1)
         self.pending: list[tuple[int, str, Tensor]] = []
         self.last = (done, time.monotonic())
 
@@ -186,9 +221,10 @@ class Statistics:
         """
         if not self.pending:
             return {}
-        values = torch.stack([term.float() for _, _, term in self.pending]).tolist()
+        values = torch.stack([term.float() for _, _, term in self.pending])
+        average_([values])
         columns = defaultdict(list)
-        for (iteration, name, _), value in zip(self.pending, values, strict=True):
+        for (iteration, name, _), value in zip(self.pending, values.tolist(), strict=True):
             if not torch.isfinite(torch.tensor(value)):
                 raise MedsegError(
                     f"training stopped: {name} is {value} at step {iteration} ({iteration * self.batch_size} images). "
@@ -203,11 +239,24 @@ class Statistics:
         steps, seconds = iteration - self.last[0], time.monotonic() - self.last[1]
         row["img_per_s"] = steps * self.batch_size / max(seconds, 1e-9)
         self.last = (iteration, time.monotonic())
+        self._write(row)
+        return row
+
+    def add(self, iteration: int, values: Mapping[str, float]) -> dict[str, float]:
+        """Write values measured after an iteration as a row of their own, which is returned; nothing without values."""
+        if not values:
+            return {}
+        row = {"iteration": iteration, "images": iteration * self.batch_size, **values}
+        self._write(row)
+        return row
+
+    def _write(self, row: Mapping[str, float]) -> None:
+        if self.writer is None:
+            return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         for name in row.keys() - {"iteration", "images"}:
-            self.writer.add_scalar(name, row[name], row["images"])
-        return row
+            self.writer.add_scalar(name, row[name], int(row["images"]))
 
     def __enter__(self) -> Statistics:
         """Use as a context manager."""
@@ -215,7 +264,8 @@ class Statistics:
 
     def __exit__(self, *exception: object) -> None:
         """Close the TensorBoard file."""
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
 
 
 def read_stats(folder: Path) -> list[dict[str, Any]]:
@@ -230,9 +280,9 @@ def read_stats(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def save_samples(path: Path, images: Tensor) -> None:
-    """Write `(N, C, H, W)` images in [-1, 1] as a sheet about twice as wide as high."""
-    columns = max(1, round((2 * len(images)) ** 0.5))
+def save_samples(path: Path, images: Tensor, columns: int = 0) -> None:
+    """Write `(N, C, H, W)` images in [-1, 1] as a sheet of so many columns, by default about twice as wide as high."""
+    columns = columns or max(1, round((2 * len(images)) ** 0.5))
     save_png(path, image_grid(images, columns))
 
 

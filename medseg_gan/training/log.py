@@ -10,12 +10,15 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
+from medseg_gan.processes import is_first
+
 T = TypeVar("T")
 
 
 def say(message: str) -> None:
-    """Print one line on stderr without tearing a progress bar."""
-    tqdm.write(message, file=sys.stderr)
+    """Print one line on stderr without tearing a progress bar; of several processes only the first speaks."""
+    if is_first():
+        tqdm.write(message, file=sys.stderr)
 
 
 def in_words(seconds: float) -> str:
@@ -60,7 +63,7 @@ class Progress:
         self.started = self.last_line = time.monotonic()
         self.text = ""
         self.bar = None
-        if self.stream.isatty() and parent_process() is None:  # bars of several processes would run into each other
+        if self.stream.isatty() and parent_process() is None and is_first():  # several bars would run into each other
             self.bar = tqdm(
                 total=total,
                 desc=description,
@@ -76,7 +79,7 @@ class Progress:
         self.done += count
         if self.bar is not None:
             self.bar.update(count)
-        elif time.monotonic() - self.last_line >= self.line_every:
+        elif is_first() and time.monotonic() - self.last_line >= self.line_every:
             self.last_line = time.monotonic()
             print(self.line(), file=self.stream, flush=True)
 

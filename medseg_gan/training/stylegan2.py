@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from ignite.engine import Engine
@@ -17,15 +17,19 @@ from medseg_gan.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.data.sampler import EndlessSampler, PatientBalancedSampler
 from medseg_gan.device import autocast
 from medseg_gan.errors import MedsegError, did_you_mean
+from medseg_gan.processes import count, is_first, launched, rank
 from medseg_gan.seeding import mix_seed, torch_generator
 from medseg_gan.training.batches import ImageBatches
 from medseg_gan.training.engine import Training, save_samples
 from medseg_gan.training.memory import keep_freed_memory
+from medseg_gan.training.stylegan2_curve import FrechetCurve
 from medseg_gan.training.stylegan2_step import StyleGAN2Settings, StyleGAN2Step
+from medseg_gan.training.stylegan2_watch import Watch, spread
 from medseg_gan.training.warm_start import start_from
 from stylegan2_ada_pytorch import AUGMENT_PIPES, Generator
 
 GENERATOR = "G_ema.pt"
+LATEST = "latest.pt"
 SHEET = 32  # images on a sample sheet
 
 
@@ -34,6 +38,7 @@ def train_stylegan2(
     groups: Sequence[str] | None,
     folder: Path,
     *,
+    labels: Tensor | None = None,
     seed: int,
     device: str = "cpu",
     precision: str = "fp32",
@@ -41,6 +46,9 @@ def train_stylegan2(
     snapshot_kimg: float = 200.0,
     sample_kimg: float = 200.0,
     log_kimg: float = 0.1,
+    metric_kimg: float = 0.0,
+    metric_images: int = 500,
+    use: Literal["latest", "best"] = "latest",
     keep: int = 2,
     init_from: str | Path | None = None,
     **settings: Any,
@@ -48,12 +56,16 @@ def train_stylegan2(
     """Train StyleGAN2-ADA and leave the averaged generator in `folder/G_ema.pt`.
 
     Called again after an interruption it goes on from the newest checkpoint; on the CPU the final weights are then
-    bit-equal to those of an uninterrupted run. A finished folder is left as it is.
+    bit-equal to those of an uninterrupted run. A finished folder is left as it is. Inside `processes.group` several
+    processes, each calling it alike, share every batch.
 
     Args:
         images: `(N, C, H, W)` in [-1, 1], or a dataset of such `(C, H, W)` items (or dictionaries with `image`).
         groups: patient of each image, for batches balanced by patient; None: every image equally often.
-        folder: gets `G_ema.pt`, `stats.jsonl`, `tensorboard/`, `samples/*.png`, `real.png`, `checkpoint-*.pt`.
+        folder: gets `G_ema.pt`, `stats.jsonl`, `warnings.txt`, `tensorboard/`, `samples/*.png`, `checkpoint-*.pt`, and
+            with a metric `best.pt` and `metric.json`.
+        labels: `(N, c_dim)` of the images, one-hot or other numbers, for a conditional generator and discriminator;
+            such as `torch.from_numpy(DatasetZip(path).labels)`.
         seed: of weights, order of the images and all draws.
         device: `cpu` or `cuda`.
         precision: `fp32` or `bf16`.
@@ -61,13 +73,16 @@ def train_stylegan2(
         snapshot_kimg: thousand images between checkpoints.
         sample_kimg: thousand images between sample sheets.
         log_kimg: thousand images between rows of the statistics.
+        metric_kimg: thousand images between measurements of the Fréchet distance; 0: none.
+        metric_images: generated images of a measurement.
+        use: which weights become `G_ema.pt`: the last, or those of the least distance (the last are `latest.pt` then).
         keep: checkpoints kept.
         init_from: weights that G, D and G_ema begin with, see `start_from`; not read when a checkpoint is there.
         settings: fields of `StyleGAN2Settings`.
 
     Raises:
-        MedsegError: unusable images or sizes, a checkpoint of other settings, weights of other networks, a term that is
-            not finite.
+        MedsegError: unusable images, labels or sizes, a checkpoint of other settings, weights of other networks, a term
+            that is not finite.
     """
     folder = Path(folder)
     if (folder / GENERATOR).is_file():
@@ -75,12 +90,23 @@ def train_stylegan2(
     s = StyleGAN2Settings(**settings)
     first = check_images(images)
     check_settings(s)
+    check_labels(labels, len(images))  # type: ignore[arg-type]
+    if use == "best" and not metric_kimg:
+        raise MedsegError("use best wants the Fréchet distance measured now and then; give metric_kimg")
     channels, resolution = first.shape[0], first.shape[-1]
     identity = asdict(s) | {"seed": seed, "precision": precision, "images": len(images)}  # type: ignore[arg-type]
     identity |= {"freeze_d": s.freeze_d or None, "init_from": str(init_from) if init_from else None}  # as if unsaid
+    identity["d_architecture"] = None if s.d_architecture == "resnet" else s.d_architecture
+    identity["c_dim"] = None if labels is None else labels.shape[1]
 
     keep_freed_memory()
-    step = StyleGAN2Step(s, resolution=resolution, channels=channels, seed=seed, device=device, precision=precision)
+    step = StyleGAN2Step(
+        s, resolution=resolution, channels=channels, seed=seed, device=device, precision=precision, labels=labels
+    )
+    sheet = next(iter(image_batches(images, groups, SHEET, seed, 0, device)))["image"]
+    real_spread = max(spread(sheet), 1e-9)
+    watch = Watch(s)
+    curve = FrechetCurve(step, images, number=metric_images, folder=folder) if metric_kimg else None
     training = Training(
         folder,
         step.objects(),
@@ -91,18 +117,30 @@ def train_stylegan2(
         snapshot_every=s.steps(snapshot_kimg),
         sample_every=s.steps(sample_kimg),
         samples=lambda: draw_samples(step),
+        of_samples=lambda images: {"diversity": spread(images) / real_spread},
+        measure=curve.measure if curve else None,
+        measure_every=s.steps(metric_kimg),
         scalars=step.scalars,
-        warn=lambda row: advice(row, s),
+        warn=watch.judge,
+        extras={"best": curve} if curve else {},
         description="train_gan",
         keep=keep,
     )
     done = training.resume()
     if init_from and not done:
         start_from(Path(init_from), step.G, step.D, step.G_ema)
-    sheet = next(iter(image_batches(images, groups, SHEET, seed, 0, device)))["image"]
-    save_samples(folder / "samples" / "real.png", sheet)
-    training.run(step, image_batches(images, groups, s.batch_size, seed, done * s.batch_size, device, workers), done)
-    save_generator(folder / GENERATOR, step.G_ema, images_seen=s.iterations * s.batch_size)
+    watch.go_on(folder, done)
+    if is_first():
+        save_samples(folder / "samples" / "real.png", sheet)
+    start, part = done * s.batch_size, (rank(), count())
+    training.run(step, image_batches(images, groups, s.batch_size, seed, start, device, workers, labels, part), done)
+    if is_first():
+        last = s.iterations * s.batch_size
+        if use == "best" and curve and curve.images_seen != last:
+            save_generator(folder / LATEST, step.G_ema, images_seen=last)
+            step.G_ema.load_state_dict(curve.weights)
+            last = curve.images_seen
+        save_generator(folder / GENERATOR, step.G_ema, images_seen=last)
 
 
 def image_batches(
@@ -113,44 +151,29 @@ def image_batches(
     start: int,
     device: str,
     workers: int = 0,
+    labels: Tensor | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> ImageBatches:
-    """Endless batches from position `start` of the index stream of `seed`."""
+    """Endless batches from position `start` of the index stream of `seed`; `labels` and `part` as in `ImageBatches`."""
     stream_seed = mix_seed(seed, "order")
     if groups is None:
         indices: Any = EndlessSampler(len(images), stream_seed, start)  # type: ignore[arg-type]
     else:
         indices = PatientBalancedSampler(groups, stream_seed, start)
-    return ImageBatches(images, indices, batch_size, device, workers)
+    return ImageBatches(images, indices, batch_size, device, workers, labels, part)
 
 
 @torch.no_grad()
 def draw_samples(step: StyleGAN2Step) -> Tensor:
     """The same latents through the averaged generator with its fixed noise: `(SHEET, C, H, W)`."""
     z = torch.randn(SHEET, step.settings.z_dim, generator=torch_generator(step.seed, "samples")).to(step.device)
-    with autocast(step.device, step.precision):
-        return torch.cat([step.G_ema(part, noise_mode="const") for part in z.split(step.batch_gpu)]).float()
-
-
-def advice(row: Mapping[str, float], settings: StyleGAN2Settings) -> str | None:
-    """One line on what to try when a row of the statistics shows a training going wrong, else None.
-
-    Args:
-        row: `images`, `p`, and `sign_real`, `sign_fake`: the mean signs of the discriminator's logits.
-        settings: of the training.
-    """
-    if row["images"] < 5000:
-        return None
-    if settings.ada == "ada" and row["p"] > settings.p_max - 1e-6:  # p is kept in fp32
-        return (
-            f"augmentation is at its bound (p {row['p']:.2f}) and the discriminator still knows the images by heart: "
-            "try more patients, a shorter training or a larger r1_gamma"
-        )
-    if settings.ada != "ada" and min(row["sign_real"], -row["sign_fake"]) > 0.95:
-        return (
-            "the discriminator tells nearly all real and generated images apart, so the generator learns little: "
-            "try ada: ada, more patients or a larger r1_gamma"
-        )
-    return None
+    c = step.some_labels(SHEET, torch_generator(step.seed, "sample labels"))
+    images = []
+    for start in range(0, SHEET, step.batch_gpu):
+        part = slice(start, start + step.batch_gpu)
+        with autocast(step.device, step.precision):
+            images.append(step.G_ema(z[part], None if c is None else c[part], noise_mode="const"))
+    return torch.cat(images).float()
 
 
 def save_generator(path: Path, G_ema: Generator, images_seen: int) -> None:
@@ -229,14 +252,33 @@ def check_settings(settings: StyleGAN2Settings) -> None:
     if settings.ada_pipe not in AUGMENT_PIPES:
         meant = did_you_mean(settings.ada_pipe, AUGMENT_PIPES)
         raise MedsegError(f"ada_pipe {settings.ada_pipe} is not one of {', '.join(AUGMENT_PIPES)}{meant}")
-    s, part = settings, settings.batch_gpu or settings.batch_size
-    if s.batch_size % part:
-        raise MedsegError(
-            f"batch_size {s.batch_size} is not a multiple of batch_gpu {part}; choose one that divides it"
-        )
+    if launched() != count():
+        raise MedsegError(f"torchrun started {launched()} processes, which work alone; call inside processes.group")
+    s = settings
+    if s.batch_size % count():
+        raise MedsegError(f"batch_size {s.batch_size} cannot be shared by {count()} processes; choose a multiple")
+    own = s.batch_size // count()
+    part = s.batch_gpu or own
+    if own % part:
+        share = f" in each of {count()} processes" if count() > 1 else ""
+        raise MedsegError(f"batch_size {own}{share} is not a multiple of batch_gpu {part}; choose one that divides it")
     group = min(s.mbstd_group, part)
     if part % group:
         raise MedsegError(f"{part} images at a time cannot be cut into groups of mbstd_group {group}; choose a divisor")
+
+
+def check_labels(labels: Tensor | None, images: int) -> None:
+    """Refuse labels that do not belong to the images.
+
+    Raises:
+        MedsegError: not one row of finite numbers for each image.
+    """
+    if labels is None:
+        return
+    if labels.ndim != 2 or len(labels) != images or not labels.shape[1]:
+        raise MedsegError(f"labels have shape {tuple(labels.shape)}, wanted ({images}, c_dim), a row for each image")
+    if not torch.isfinite(labels).all():
+        raise MedsegError("labels hold values that are not finite; wanted one-hot rows or other numbers")
 
 
 def check_images(images: Tensor | Dataset[Any]) -> Tensor:

@@ -12,6 +12,7 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 
 from medseg_gan.device import autocast
+from medseg_gan.processes import average_, count, gathered, rank
 from medseg_gan.seeding import seed_step
 from medseg_gan.training.ema import update_ema
 from stylegan2_ada_pytorch import (
@@ -36,14 +37,15 @@ class StyleGAN2Settings:
     """All numbers of a training; the defaults are those of the official `auto` configuration at 256 x 256, one GPU."""
 
     total_kimg: float = 25_000  # length, thousands of real images
-    batch_size: int = 16  # real images per step
-    batch_gpu: int | None = None  # images at a time, the gradients of a step are accumulated; None: all at once
+    batch_size: int = 16  # real images per step, of all processes together
+    batch_gpu: int | None = None  # images at a time in a process, gradients are accumulated; None: all at once
     z_dim: int = 512
     w_dim: int = 512
     mapping_layers: int = 2
     channel_base: int = 16_384  # channels at resolution r: min(channel_base / r, channel_max)
     channel_max: int = 512
-    architecture: Literal["skip", "resnet", "orig"] = "skip"  # of the generator; the discriminator is residual
+    architecture: Literal["skip", "resnet", "orig"] = "skip"  # of the generator
+    d_architecture: Literal["skip", "resnet", "orig"] = "resnet"  # of the discriminator
     lr: float = 0.0025
     lr_decay_from: float = 1.0  # fraction of the run after which lr falls linearly towards 0; 1: never
     r1_gamma: float = 0.8192  # R1 weight: gamma / 2
@@ -83,10 +85,21 @@ class StyleGAN2Step:
     Karras et al., 2020 and 2020a. Phases in the official order, each with fresh latents: generator, path length
     (every `pl_interval` steps), discriminator, R1 (every `r1_interval`). A regularizer that runs every k-th step is
     weighted by k, and its optimiser's lr and betas are those of k / (k + 1) of a step.
+
+    In a group of processes each takes its share of the batch and draws its own latents; gradients, the mean w and the
+    mean path length are averaged and the signs of D gathered, so that every process holds the same state.
     """
 
     def __init__(
-        self, settings: StyleGAN2Settings, *, resolution: int, channels: int, seed: int, device: str, precision: str
+        self,
+        settings: StyleGAN2Settings,
+        *,
+        resolution: int,
+        channels: int,
+        seed: int,
+        device: str,
+        precision: str,
+        labels: Tensor | None = None,
     ) -> None:
         """Build everything from the seed.
 
@@ -97,15 +110,18 @@ class StyleGAN2Step:
             seed: of weights and of all later draws.
             device: `cpu` or `cuda`.
             precision: `fp32` or `bf16` (autocast).
+            labels: `(N, c_dim)` of the real images; generated ones get labels of images drawn from them.
         """
         s = self.settings = settings
         self.seed, self.device, self.precision = seed, device, precision
-        self.batch_gpu = s.batch_gpu or s.batch_size
+        self.batch_gpu = s.batch_gpu or s.batch_size // count()
+        self.labels = None if labels is None else labels.to(device, torch.float32)
+        c_dim = 0 if labels is None else labels.shape[1]
         seed_step(seed, "networks")
         sizes: dict[str, Any] = {"channel_base": s.channel_base, "channel_max": s.channel_max}
         self.G = Generator(
             z_dim=s.z_dim,
-            c_dim=0,
+            c_dim=c_dim,
             w_dim=s.w_dim,
             img_resolution=resolution,
             img_channels=channels,
@@ -113,9 +129,10 @@ class StyleGAN2Step:
             synthesis_kwargs={**sizes, "architecture": s.architecture},
         )
         self.D = Discriminator(
-            c_dim=0,
+            c_dim=c_dim,
             img_resolution=resolution,
             img_channels=channels,
+            architecture=s.d_architecture,
             **sizes,
             block_kwargs={"freeze_layers": s.freeze_d},
             epilogue_kwargs={"mbstd_group_size": s.mbstd_group},
@@ -134,104 +151,130 @@ class StyleGAN2Step:
         self.pl_mean = torch.zeros([], device=device)
 
     def __call__(self, engine: Engine, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Do one step on `{"image": (B, C, H, W) in [-1, 1]}` and return its terms as detached scalars."""
-        real = batch["image"]
+        """Do one step and return its terms as detached scalars.
+
+        Args:
+            engine: whose iteration it is.
+            batch: `image` `(B, C, H, W)` in [-1, 1], this process's share, and with labels `label` `(B, c_dim)`.
+        """
+        real, c = batch["image"], batch.get("label")
+        images = len(real) * count()
         iteration = engine.state.iteration
         index = iteration - 1  # as in the official loop, where step 0 runs every phase
         s = self.settings
-        seed_step(self.seed, "step", iteration)
+        seed_step(self.seed, "step", iteration, *(("process", rank()) if rank() else ()))
         self.set_lr(index)
 
-        terms = self.update(self.G_optimizer, self.g_main, real)
+        terms = self.update(self.G_optimizer, self.g_main, real, c)
         if s.pl_weight and index % s.pl_interval == 0:
-            terms |= self.update(self.G_optimizer, self.g_reg, real)
-        terms |= self.update(self.D_optimizer, self.d_main, real)
+            terms |= self.update(self.G_optimizer, self.g_reg, real, c)
+        terms |= self.update(self.D_optimizer, self.d_main, real, c)
         if s.r1_gamma and index % s.r1_interval == 0:
-            terms |= self.update(self.D_optimizer, self.d_reg, real)
+            terms |= self.update(self.D_optimizer, self.d_reg, real, c)
 
-        update_ema(self.G_ema, self.G, len(real), index * len(real), s.ema_kimg, s.ema_rampup)
+        average_([self.G.mapping.w_avg, self.pl_mean])
+        update_ema(self.G_ema, self.G, images, index * images, s.ema_kimg, s.ema_rampup)
         if iteration % ADA_INTERVAL == 0:
-            self.adapt_augmentation(ADA_INTERVAL * len(real))
+            self.adapt_augmentation(ADA_INTERVAL * images)
         return terms
 
-    def g_main(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def g_main(self, real: Tensor, c: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Raise the logits of generated images: softplus(-D(aug(G(z))))."""
-        fake, _ = self.generate(len(real))
-        loss = generator_loss(self.discriminate(self.pipe(fake))).mean()
+        fake, _, c_fake = self.generate(len(real))
+        loss = generator_loss(self.discriminate(self.pipe(fake), c_fake)).mean()
         return loss, {"loss_G": loss}
 
-    def g_reg(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def g_reg(self, real: Tensor, c: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Let the image move equally far for equal moves of w (Karras et al., 2020, section 3.2); half a batch."""
-        fake, ws = self.generate(max(len(real) // 2, 1))
+        fake, ws, _ = self.generate(max(len(real) // 2, 1))
         penalties, mean = path_length_penalty(fake, ws, self.pl_mean)
         self.pl_mean.copy_(mean)
         penalty = penalties.mean()
         return penalty * (self.settings.pl_weight * self.settings.pl_interval), {"path_length": penalty}
 
-    def d_main(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def d_main(self, real: Tensor, c: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Lower the logits of generated images, raise those of real ones; both seen through the augmentations.
 
         One pass judges both: interleaved, the groups of the minibatch standard deviation are those of two passes.
         """
         with torch.no_grad():
-            fake, _ = self.generate(len(real))
+            fake, _, c_fake = self.generate(len(real))
         both = torch.stack([fake, real], dim=1).flatten(0, 1)  # (2B, C, H, W): fake, real, fake, real, ...
-        logits_fake, logits_real = self.discriminate(self.pipe(both)).unflatten(0, (-1, 2)).unbind(1)
-        self.ada.report(logits_real)
+        c_both = None if c is None or c_fake is None else torch.stack([c_fake, c], dim=1).flatten(0, 1)
+        logits_fake, logits_real = self.discriminate(self.pipe(both), c_both).unflatten(0, (-1, 2)).unbind(1)
+        self.ada.report(gathered(logits_real.detach()))
         loss = discriminator_loss(logits_real, logits_fake).mean()
         return loss, {"loss_D": loss, "sign_real": logits_real.sign().mean(), "sign_fake": logits_fake.sign().mean()}
 
-    def d_reg(self, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def d_reg(self, real: Tensor, c: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Keep D flat at real images: gamma / 2 times its squared gradient there (Mescheder et al., 2018)."""
         image = real.detach().requires_grad_(True)
-        logits = self.discriminate(self.pipe(image))
-        self.ada.report(logits)
+        logits = self.discriminate(self.pipe(image), c)
+        self.ada.report(gathered(logits.detach()))
         penalty = r1_penalty(image, logits).mean()
         return penalty * (self.settings.r1_gamma / 2 * self.settings.r1_interval), {"r1": penalty}
 
     def update(
         self,
         optimizer: torch.optim.Optimizer,
-        loss_of: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]],
+        loss_of: Callable[[Tensor, Tensor | None], tuple[Tensor, dict[str, Tensor]]],
         real: Tensor,
+        c: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Move one network's weights along the gradient of a loss, accumulated over parts of the batch.
 
+        Gradients are averaged over the processes of a group, in one exchange.
+
         Args:
             optimizer: of the network to move; only its weights get gradients.
-            loss_of: takes a part of the real images, returns the loss and the terms to report.
+            loss_of: takes a part of the real images and its labels, returns the loss and the terms to report.
             real: `(B, C, H, W)` the step's real images.
+            c: `(B, c_dim)` their labels.
 
         Returns:
-            The terms, detached, as means over the batch.
+            The terms, detached, as means over this process's batch.
         """
         weights = optimizer.param_groups[0]["params"]
         for weight in weights:
             weight.requires_grad_(True)
         sums: dict[str, Tensor] = {}
-        for part in real.split(self.batch_gpu):
+        parts = real.split(self.batch_gpu)
+        for part, labels in zip(parts, [None] * len(parts) if c is None else c.split(self.batch_gpu), strict=True):
             share = len(part) / len(real)
-            loss, terms = loss_of(part)
+            loss, terms = loss_of(part, labels)
             (loss * share).backward()
             for name, term in terms.items():
                 sums[name] = sums.get(name, 0) + term.detach() * share
+        average_([weight.grad for weight in weights if weight.grad is not None])
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         for weight in weights:
             weight.requires_grad_(False)
         return sums
 
-    def generate(self, count: int) -> tuple[Tensor, Tensor]:
-        """Images of fresh latents with style mixing: `(count, C, H, W)` and their `(count, num_ws, w_dim)`."""
-        with autocast(self.device, self.precision):
-            ws = self.G.mapping(torch.randn(count, self.settings.z_dim, device=self.device))
-            ws = mix_styles(self.G.mapping, ws, probability=self.settings.style_mixing_prob)
-            return self.G.synthesis(ws, noise_mode="random"), ws
+    def generate(self, number: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images of fresh latents with style mixing.
 
-    def discriminate(self, images: Tensor) -> Tensor:
-        """Logits `(B, 1)`."""
+        Returns:
+            `(number, C, H, W)`, their `(number, num_ws, w_dim)`, and their labels `(number, c_dim)` or None.
+        """
+        c = self.some_labels(number)
         with autocast(self.device, self.precision):
-            return self.D(images).float()
+            ws = self.G.mapping(torch.randn(number, self.settings.z_dim, device=self.device), c)
+            ws = mix_styles(self.G.mapping, ws, c, probability=self.settings.style_mixing_prob)
+            return self.G.synthesis(ws, noise_mode="random"), ws, c
+
+    def some_labels(self, number: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """Labels `(number, c_dim)` of real images drawn at random, on the device; None without labels."""
+        if self.labels is None:
+            return None
+        chosen = torch.randint(len(self.labels), (number,), generator=generator)
+        return self.labels[chosen.to(self.device)]
+
+    def discriminate(self, images: Tensor, c: Tensor | None = None) -> Tensor:
+        """Logits `(B, 1)` of images with their labels."""
+        with autocast(self.device, self.precision):
+            return self.D(images, c).float()
 
     def adapt_augmentation(self, images: int) -> None:
         """Note r_t = E[sign(D(real))] of the last `images` real images, and let p follow it in mode `ada`."""

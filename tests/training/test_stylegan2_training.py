@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medseg_gan.checkpoint import restore, save_checkpoint
+from medseg_gan.data.dataset_zip import DatasetZip, write_dataset_zip
 from medseg_gan.errors import MedsegError
 from medseg_gan.training import stylegan2
 from medseg_gan.training.engine import read_stats
-from medseg_gan.training.stylegan2 import advice, images_per_second, load_generator, train_stylegan2
+from medseg_gan.training.stylegan2 import images_per_second, load_generator, train_stylegan2
 from medseg_gan.training.stylegan2_step import StyleGAN2Settings, StyleGAN2Step
 
 SMALL: dict[str, Any] = {
@@ -282,14 +283,119 @@ def test_other_settings_do_not_continue_a_checkpoint(tmp_path: Path) -> None:
         train(tmp_path, r1_gamma=2)
 
 
-def test_advice_names_what_to_try() -> None:
-    row = {"images": 9000, "p": torch.tensor(0.7).item(), "sign_real": 0.99, "sign_fake": -0.99}
-    assert "more patients" in (advice(row, StyleGAN2Settings(ada="ada", p_max=0.7)) or "")
-    assert "try ada: ada" in (advice(row, StyleGAN2Settings(ada="off")) or "")
-    assert advice(row | {"p": 0.3}, StyleGAN2Settings(ada="ada")) is None
-    assert advice(row | {"images": 100}, StyleGAN2Settings(ada="off")) is None
-
-
 def test_speed_is_measured_without_files() -> None:
     settings = StyleGAN2Settings(**SMALL)
     assert images_per_second(settings, resolution=16, precision="fp32", iterations=4, warmup=1) > 0
+
+
+@pytest.mark.parametrize("pipe", ["blit", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "medical"])
+def test_every_pipe_can_be_trained_through(pipe: str) -> None:
+    """All phases, R1 with its second derivative included, at the bound of p."""
+    step = build(ada="fixed", fixed_p=0.8, ada_pipe=pipe)
+    terms = step(SimpleNamespace(state=SimpleNamespace(iteration=1)), {"image": blobs()[:4]})  # type: ignore[arg-type]
+    assert terms["r1"] > 0 and all(torch.isfinite(term) for term in terms.values())
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "skip", "orig"])
+def test_discriminators_of_every_kind_train(architecture: str) -> None:
+    step = build(d_architecture=architecture)
+    before = step.D.b4.out.weight.clone()
+    step(SimpleNamespace(state=SimpleNamespace(iteration=1)), {"image": blobs()[:4]})  # type: ignore[arg-type]
+    assert step.D.init_kwargs["architecture"] == architecture
+    assert not torch.equal(before, step.D.b4.out.weight)
+
+
+def test_a_warning_lies_in_the_folder_and_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("medseg_gan.training.stylegan2_watch.FIRST_IMAGES", 0)
+    monkeypatch.setattr("medseg_gan.training.stylegan2_watch.ALIKE", 100.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, StopsAt(32 + 62))
+    train(tmp_path)
+    (line,) = (tmp_path / "warnings.txt").read_text().splitlines()
+    assert "the generator may be collapsing" in line
+    assert capsys.readouterr().err.count(line) == 1
+
+
+CLASSES = torch.eye(3)[torch.arange(12) % 3]
+"""One-hot labels of the discs."""
+
+
+def test_a_conditional_training_leaves_a_conditional_generator(tmp_path: Path) -> None:
+    train(tmp_path, labels=CLASSES)
+    G = load_generator(tmp_path / "G_ema.pt")
+    z = torch.randn(1, 16).expand(3, -1)
+    images = G(z, torch.eye(3), noise_mode="const")
+    assert G.c_dim == 3 and not torch.equal(images[0], images[1])
+    with pytest.raises(ValueError, match="wanted \\(B, 3\\)"):
+        G(z, noise_mode="const")
+
+
+def test_an_interrupted_conditional_training_ends_bit_equal(tmp_path: Path) -> None:
+    train(tmp_path / "whole", labels=CLASSES)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "broken", StopsAt(32 + 50), labels=CLASSES)
+    train(tmp_path / "broken", labels=CLASSES)
+    assert_bit_equal(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_each_image_comes_with_its_label() -> None:
+    marked = torch.arange(12.0)[:, None, None, None].expand(12, 1, 16, 16)
+    labels = torch.arange(12.0)[:, None]
+    for images in (marked, [*marked]):
+        batches = stylegan2.image_batches(images, GROUPS, 4, 0, 0, "cpu", labels=labels)  # type: ignore[arg-type]
+        for batch, _ in zip(batches, range(8), strict=False):
+            assert torch.equal(batch["image"][:, 0, 0, :1], batch["label"])
+
+
+def test_the_discriminator_sees_the_labels_of_the_images_it_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of fakes are those they were made with, and none but labels of real images."""
+    settings = StyleGAN2Settings(**(SMALL | {"ada": "off"}))
+    labels = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    step = StyleGAN2Step(settings, resolution=16, channels=1, seed=0, device="cpu", precision="fp32", labels=labels)
+    made: list[Any] = []
+    seen: list[Any] = []
+    generate, discriminate = step.generate, step.discriminate
+    monkeypatch.setattr(step, "generate", lambda number: made.append(generate(number)) or made[-1])
+    monkeypatch.setattr(step, "discriminate", lambda images, c: seen.append((images, c)) or discriminate(images, c))
+    real, c = blobs()[:4], labels[torch.tensor([0, 1, 1, 0])]
+    step.update(step.D_optimizer, step.d_main, real, c)
+    (fake, _, c_fake), (both, c_both) = made[0], seen[0]
+    assert torch.equal(both[0::2], fake) and torch.equal(c_both[0::2], c_fake)
+    assert torch.equal(both[1::2], real) and torch.equal(c_both[1::2], c)
+    assert {tuple(row) for row in c_fake.tolist()} <= {(1.0, 0.0), (0.0, 2.0)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(12), "wanted \\(12, c_dim\\)"),
+        (torch.zeros(11, 3), "a row for each image"),
+        (torch.full((12, 3), torch.nan), "not finite"),
+    ],
+)
+def test_unusable_labels_are_one_line(tmp_path: Path, labels: Tensor, message: str) -> None:
+    with pytest.raises(MedsegError, match=message):
+        train(tmp_path, labels=labels)
+
+
+def test_labels_of_a_dataset_zip_condition_a_training(tmp_path: Path) -> None:
+    pixels = [((image[0] + 1) * 127).to(torch.uint8).numpy() for image in blobs()]
+    write_dataset_zip(tmp_path / "dataset.zip", pixels, [k % 2 for k in range(12)])
+    data = DatasetZip(tmp_path / "dataset.zip")
+    assert data.labels is not None
+    labels = torch.from_numpy(data.labels)
+    train_stylegan2(data, None, tmp_path / "run", seed=0, labels=labels, **(EVERY | SMALL | {"total_kimg": 0.012}))
+    assert load_generator(tmp_path / "run" / "G_ema.pt").c_dim == 2
+
+
+def test_checkpoints_from_before_labels_and_architectures_go_on(whole: Path, tmp_path: Path) -> None:
+    """A setting that did not exist when a checkpoint was made counts as its default."""
+    saved = torch.load(whole / "checkpoint-000000060.pt", weights_only=True)
+    for name in ("d_architecture", "c_dim"):
+        del saved["settings"][name]
+    del saved["processes"]
+    torch.save(saved, tmp_path / "checkpoint-000000060.pt")
+    train(tmp_path)
+    assert_bit_equal(whole, tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
 
 from medseg_gan.recipe import Section, SystemRecipe
 from medseg_gan.stages import Stage
+from medseg_gan.training.stylegan2_config import ConfigName, published_config
 
 DECIDING = ("synthetic", "hybrid", "real30", "real30_spread", "pseudo_label", "annotated_only")
 """Rows that decide whether the factory earns its place; they are trained with several segmenter seeds."""
@@ -87,15 +88,30 @@ class Prepare(Section):
 class TrainGan(Section):
     """StyleGAN2-ADA (Karras et al., 2020a, 2020b)."""
 
+    config: Literal["none", ConfigName] = Field(
+        "none",
+        description="published configuration for the settings that neither recipe, profile nor --set give",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+    gpus: PositiveInt = Field(
+        1,
+        description="processes that torchrun will start, for which `config: auto` chooses the batch",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
     total_kimg: PositiveFloat = Field(25_000.0, description="training length, thousands of real images")
-    batch_size: PositiveInt = Field(16, description="images a step")
-    batch_gpu: PositiveInt | None = Field(None, description="images at a time, gradients add up; none: all at once")
+    batch_size: PositiveInt = Field(16, description="images a step, of all processes together")
+    batch_gpu: PositiveInt | None = Field(
+        None, description="images at a time in a process, gradients add up; none: all at once"
+    )
     z_dim: PositiveInt = Field(512, description="size of the latent z")
     w_dim: PositiveInt = Field(512, description="size of the latent w")
     mapping_layers: PositiveInt = Field(2, description="layers of the mapping network")
     channel_base: PositiveInt = Field(16_384, description="channels times resolution")
     channel_max: PositiveInt = Field(512, description="channels at most")
     architecture: Literal["skip", "resnet"] = Field("skip", description="generator architecture")
+    d_architecture: Literal["resnet", "skip", "orig"] = Field(
+        "resnet", description="discriminator architecture", json_schema_extra={"fingerprint": "unless default"}
+    )
     lr: PositiveFloat = Field(0.0025, description="learning rate of G and D")
     lr_decay_from: float = Field(1.0, gt=0, le=1, description="share of training after which lr falls linearly to zero")
     r1_gamma: NonNegativeFloat = Field(1.0, description="weight of the R1 penalty")
@@ -129,17 +145,43 @@ class TrainGan(Section):
     )
     checkpoint_kimg: PositiveFloat = Field(200.0, description="thousands of images between checkpoints")
     sample_kimg: PositiveFloat = Field(50.0, description="thousands of images between sample grids")
+    metric_kimg: NonNegativeFloat = Field(
+        0.0,
+        description="thousands of images between measurements of the Fréchet distance, which keep best.pt; 0: none",
+        json_schema_extra={"fingerprint": {"use": "best"}},
+    )
+    metric_images: int = Field(
+        500,
+        ge=2,
+        description="generated images of a measurement",
+        json_schema_extra={"fingerprint": {"use": "best"}},
+    )
+    use: Literal["latest", "best"] = Field(
+        "latest",
+        description="weights the later stages use: the last, or those of the least Fréchet distance",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
 
     @model_validator(mode="after")
     def _groups_divide(self) -> TrainGan:
-        group = min(self.mbstd_group, self.batch_size)
-        if self.batch_size % group:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of mbstd_group {self.mbstd_group}")
-        if self.batch_gpu and (self.batch_size % self.batch_gpu or self.batch_gpu % min(group, self.batch_gpu)):
+        if self.batch_size % self.gpus:
+            raise ValueError(f"batch_size {self.batch_size} cannot be shared by gpus {self.gpus}; choose a multiple")
+        own = self.batch_size // self.gpus
+        share = f"batch_size {own} in each of gpus {self.gpus}" if self.gpus > 1 else f"batch_size {own}"
+        group = min(self.mbstd_group, own)
+        if own % group:
+            raise ValueError(f"{share} is not a multiple of mbstd_group {self.mbstd_group}")
+        if self.batch_gpu and (own % self.batch_gpu or self.batch_gpu % min(group, self.batch_gpu)):
             raise ValueError(
-                f"batch_gpu {self.batch_gpu} must divide batch_size {self.batch_size} and be a multiple of mbstd_group "
+                f"batch_gpu {self.batch_gpu} must divide {share} and be a multiple of mbstd_group "
                 f"{self.mbstd_group}, or smaller than it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> TrainGan:
+        if self.use == "best" and not self.metric_kimg:
+            raise ValueError("use: best wants the Fréchet distance measured; give metric_kimg")
         return self
 
     @model_validator(mode="after")
@@ -271,6 +313,17 @@ class DatasetGanRecipe(SystemRecipe):
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
 
+    @classmethod
+    def filled(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """Written settings with those of `train_gan.config` that were not written; mistakes are found later."""
+        gan, prepare = tree.get("train_gan"), tree.get("prepare")
+        if not isinstance(gan, dict) or not isinstance(prepare, dict) or gan.get("config") not in get_args(ConfigName):
+            return tree
+        size, gpus = prepare.get("size", Prepare().size), gan.get("gpus", 1)
+        if type(size) is not int or type(gpus) is not int or size < 1 or gpus < 1:
+            return tree
+        return tree | {"train_gan": published_config(gan["config"], size, gpus) | gan}
+
 
 _STAGES = "medseg_gan.systems.datasetgan.stages"
 _COMPARISON = "medseg_gan.systems.datasetgan.comparison"
@@ -284,6 +337,7 @@ STAGES = (
             f"{r.train_gan.total_kimg:g} thousand images, "
             f"{round(r.train_gan.total_kimg * 1000 / r.train_gan.batch_size)} steps of {r.train_gan.batch_size}"
         ),
+        together=True,
     ),
     Stage(
         "annotate",

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medseg_gan import processes
 from medseg_gan.atomic import read_json, write_array, write_json, write_text
 from medseg_gan.checkpoint import load_checkpoint
 from medseg_gan.data.phantom.patient import EDITION
@@ -123,7 +124,9 @@ def train_gan(config: TrainGan, folder: Path, inputs: Inputs) -> None:
     """Train StyleGAN2-ADA on the `gan` pool; labels are not looked at."""
     store = SliceStore.open(inputs.folders["prepare"])
     pool = store.indices("gan")
-    settings = config.model_dump()
+    settings = config.model_dump(exclude={"config", "gpus"})
+    if config.config == "auto" and config.gpus != (running := processes.count()):
+        say(f"train_gan: `config: auto` is made for gpus {config.gpus}, {running} processes run; see train_gan.gpus")
     init_from = settings.pop("init_from")
     train_stylegan2(
         store.image_tensor(pool),

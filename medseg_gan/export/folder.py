@@ -1,0 +1,51 @@
+"""Folders that appear whole or not at all, and never in place of another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medseg_gan.atomic import is_full_disk
+from medseg_gan.errors import MedsegError, UsageError
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`; on success it becomes `path`, on failure it is removed.
+
+    Raises:
+        UsageError: `path` is a file, or a folder with something in it.
+        MedsegError: the disk is full.
+    """
+    refuse_existing(path)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
+        temporary.mkdir(parents=True)
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with open(file, "rb+") as content:
+                    os.fsync(content.fileno())  # the rename must not overtake the content
+        os.rename(temporary, path)
+    except OSError as error:
+        if is_full_disk(error):
+            raise MedsegError(f"disk full while writing {path}; free space and run the same command again") from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(path: Path) -> None:
+    """Say that something is there already, before any work is done.
+
+    Raises:
+        UsageError: `path` is a file, or a folder with something in it.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists():
+        raise UsageError(f"{path} exists and is not overwritten; remove it, or choose another --out")
