@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg_gan.plan import plan_recipe, plan_report
+from medseg_gan.plan import plan_export, plan_recipe, plan_report
 from medseg_gan.processes import first_speaks
 from medseg_gan.runner import run_plan
 from medseg_gan.weights.files import convert_weights, load_network_pkl
@@ -15,6 +15,7 @@ from medseg_gan.weights.grey import to_grey
 
 __all__ = [
     "convert_weights",
+    "export_run",
     "generate_images",
     "load_network_pkl",
     "project_image",
@@ -64,3 +65,13 @@ def run_recipe(
 def rebuild_report(run: str | Path, say: Callable[[str], None] = print) -> Path:
     """Make the report of a finished run anew and return the run folder."""
     return run_plan(plan_report(run), say)
+
+
+def export_run(run: str | Path, to: str, out: str | Path | None = None, **choices: Any) -> Path:
+    """Export from a finished run and return the new folder; the choices are those of `medseg-gan export`.
+
+    Example:
+        export_run("runs/try", "nnunet", what="hybrid", dataset_id=501)
+    """
+    plan, folder, export = plan_export(run, out)
+    return export(plan, to, folder, **choices)

@@ -272,6 +272,37 @@ def project(
     )
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    to: Annotated[Literal["nnunet", "bundle", "dicom-seg", "onnx", "shards"], typer.Option("--to", help="Format.")],
+    what: Annotated[
+        Literal["synthetic", "real", "hybrid", "segmenter", "factory"] | None,
+        typer.Option(help="Slices, or for bundle the segmenter or the factory.", show_default="synthetic or segmenter"),
+    ] = None,
+    row: Annotated[str | None, typer.Option(help="Training set of the segmenter.", show_default="hybrid")] = None,
+    network: Annotated[str | None, typer.Option(help="Of the segmenter.", show_default="the recipe's first")] = None,
+    dataset_id: Annotated[int, typer.Option(min=11, max=999, metavar="ID", help="For nnU-Net.")] = 500,
+    format: Annotated[
+        Literal["nii", "png"], typer.Option(help="For nnU-Net: HU as NIfTI, or the window as 8-bit PNG.")
+    ] = "nii",
+    num: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Generated pairs at most.", show_default="all")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(metavar="TEXT", help="Terms to write on the card.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder to make; for nnunet, nnUNet_raw.", show_default="RUN/export/..."),
+    ] = None,
+) -> None:
+    """Hand a run on: nnU-Net raw data, a MONAI bundle, DICOM with SEG, ONNX, or webdataset shards."""
+    from medseg_gan.api import export_run
+
+    choices = {"what": what, "row": row, "network": network, "dataset_id": dataset_id}
+    folder = export_run(run, to, out, **choices, file_format=format, num=num, licence=licence)
+    typer.echo(f"export: {folder}")
+
+
 # Further commands go here, each a few lines that call the package.
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medseg_gan.atomic import read_json
@@ -58,18 +58,41 @@ def plan_recipe(
     )
 
 
+def open_run(run: str | Path) -> Plan:
+    """The plan of a run folder as it was made, for reading from it.
+
+    Raises:
+        UsageError: the folder is no run.
+    """
+    run = Path(run).expanduser()
+    if not (run / "recipe.yaml").is_file():
+        raise UsageError(f"{run} is not a run folder: it has no recipe.yaml")
+    recipe = load_recipe(str(run / "recipe.yaml"), _recipe_classes())
+    return Plan(recipe, import_object(SYSTEMS[recipe.header.system].stages), run)
+
+
+def plan_export(run: str | Path, out: str | Path | None = None) -> tuple[Plan, Path | None, Callable[..., Path]]:
+    """A run, the folder to make, and its system's function `export(plan, to, out, **choices)`.
+
+    Raises:
+        UsageError: the folder is no run, or its system has nothing to export.
+    """
+    plan = open_run(run)
+    system = plan.recipe.header.system
+    if not SYSTEMS[system].export:
+        able = ", ".join(name for name, other in SYSTEMS.items() if other.export)
+        raise UsageError(f"{plan.run} is a run of the system {system}, which exports nothing; wanted a run of {able}")
+    return plan, _folder("--out", out), import_object(SYSTEMS[system].export)
+
+
 def plan_report(run: str | Path) -> Plan:
     """Plan to make a finished run's report anew; the data need not be there any more.
 
     Raises:
         MedsegError: the folder is no run, or a stage before the report is not finished.
     """
-    run = Path(run).expanduser()
-    if not (run / "recipe.yaml").is_file():
-        raise UsageError(f"{run} is not a run folder: it has no recipe.yaml")
-    recipe = load_recipe(str(run / "recipe.yaml"), _recipe_classes())
-    stages = import_object(SYSTEMS[recipe.header.system].stages)
-    plan = Plan(recipe, stages, run)
+    plan = open_run(run)
+    recipe, stages, run = plan.recipe, plan.stages, plan.run
     first = plan.folder(stages[0]) / "started.json"
     manifest = read_json(first).get("data") if first.is_file() else None
     plan = Plan(recipe, stages, run, manifest=manifest, rerun="report")

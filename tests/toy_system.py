@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from medseg_gan import processes
 from medseg_gan.atomic import read_json, write_json, write_text
 from medseg_gan.errors import MedsegError, WaitingForPerson
 from medseg_gan.recipe import Section, SystemRecipe
@@ -99,6 +98,8 @@ def make(config: Make, folder: Path, inputs: Inputs) -> None:
 
 def train(config: Train, folder: Path, inputs: Inputs) -> None:
     numbers = read_json(inputs.folders["make"] / "numbers.json")
+    from medseg_gan import processes  # brings torch, which plans do without
+
     if processes.count() > 1:
         write_text(folder / f"process-{processes.rank()}.txt", inputs.precision)
     path = folder / "state.json"

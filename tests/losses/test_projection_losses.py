@@ -50,6 +50,7 @@ def test_white_noise_has_no_correlation_and_a_picture_has_much() -> None:
     assert noise_correlation(white).item() < 0.1
     assert noise_correlation(smooth).item() > 1
     assert noise_correlation(torch.ones(4, 4)).item() == pytest.approx(2)
+    assert noise_correlation(torch.ones(16, 16)).item() == pytest.approx(2 + 2 * 4**2)  # averaged, then doubled
 
 
 def test_correlation_that_only_shows_at_a_coarser_scale_is_found() -> None:

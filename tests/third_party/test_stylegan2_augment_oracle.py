@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stylegan2_ada_pytorch import AUGMENT_PIPES, AugmentPipe
 
+
 @pytest.fixture(autouse=True)
 def single_precision_again() -> Iterator[None]:
     yield
@@ -94,7 +95,7 @@ def test_drawn_parameters_give_what_the_definition_gives(name: str, channels: in
 
 
 def derivatives(augmented: Tensor, x: Tensor, weight: Tensor) -> list[Tensor]:
-    """As R1 takes them: values, slope of a score at the images before, and how its square follows images and weights."""
+    """As R1 takes them: values, slope of a score at the images, and how its square follows images and weights."""
     score = torch.tanh(augmented * weight).sum()
     (slope,) = torch.autograd.grad(score, x, create_graph=True)
     return [augmented, slope, *torch.autograd.grad(slope.square().sum(), [x, weight])]

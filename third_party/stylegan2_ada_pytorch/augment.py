@@ -265,17 +265,18 @@ class AdaController:
 
     def __init__(self, pipe: AugmentPipe, *, target: float = 0.6, ada_kimg: float = 500, p_max: float = 0.8) -> None:
         self.pipe, self.target, self.ada_kimg, self.p_max = pipe, target, ada_kimg, p_max
-        self.sum_of_signs, self.count = 0.0, 0
+        self.sum_of_signs: float | Tensor = 0.0  # on the logits' device, so that no step waits for it
+        self.count = 0
 
     def report(self, real_logits: Tensor) -> None:
         """Take note of `(B, 1)` logits of real images."""
-        self.sum_of_signs += float(real_logits.detach().sign().sum())
+        self.sum_of_signs = real_logits.detach().sign().sum() + self.sum_of_signs
         self.count += real_logits.numel()
 
     @property
     def mean_sign(self) -> float:
         """Mean sign since the last update; the target itself before anything was reported."""
-        return self.sum_of_signs / self.count if self.count else self.target
+        return float(self.sum_of_signs) / self.count if self.count else self.target
 
     def update(self, images: int) -> float:
         """Change p after `images` real images since the last update, forget the signs, and return the new p."""
@@ -287,7 +288,7 @@ class AdaController:
 
     def state_dict(self) -> dict[str, float]:
         """Plain values that an interrupted training needs to go on."""
-        return {"p": float(self.pipe.p), "sum_of_signs": self.sum_of_signs, "count": self.count}
+        return {"p": float(self.pipe.p), "sum_of_signs": float(self.sum_of_signs), "count": self.count}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Take up values of `state_dict`."""

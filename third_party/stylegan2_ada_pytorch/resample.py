@@ -1,6 +1,7 @@
 """FIR resampling by two of images, features and convolutions, differentiable to any order."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +73,9 @@ def apply_separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _resample2d(x: Tensor, fir: Tensor, up: int, down: int, padding: tuple[int, int]) -> Tensor:
     taps = fir.sum(dim=1) * up  # the filter is an outer product of sum one: its row sums are the taps
-    rows, columns = (resampling_matrix(taps, n, up, down, padding).to(x.dtype) for n in x.shape[2:])
+    height, width = x.shape[2:]
+    rows = resampling_matrix(taps, height, up, down, padding).to(x.dtype)
+    columns = rows if width == height else resampling_matrix(taps, width, up, down, padding).to(x.dtype)
     return apply_separable(x, rows, columns)
 
 
@@ -102,7 +105,46 @@ def depthwise_fir(x: Tensor, fir: Tensor, padding: int, stride: int = 1) -> Tens
     """
     channels = x.shape[1]
     kernel = fir.flip((0, 1)).to(x.dtype).expand(channels, 1, *fir.shape)
+    if torch.is_grad_enabled() and x.requires_grad and not fir.requires_grad:
+        return _DepthwiseFIR.apply(x, kernel, padding, stride)
     return F.conv2d(x, kernel, padding=padding, stride=stride, groups=channels)
+
+
+class _DepthwiseFIR(torch.autograd.Function):
+    """Depthwise convolution with a constant filter.
+
+    The second derivative of `conv2d` also works out that of the filter, channel by channel, wanted or not: a fifth of a
+    path length step. This one is linear in the image, keeps nothing of it, and goes on to any order.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, padding: int, stride: int) -> Tensor:
+        ctx.save_for_backward(kernel)
+        ctx.geometry = padding, stride, x.shape
+        return F.conv2d(x, kernel, padding=padding, stride=stride, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _DepthwiseFIRAdjoint.apply(gradient, *ctx.saved_tensors, *ctx.geometry), None, None, None
+
+
+class _DepthwiseFIRAdjoint(torch.autograd.Function):
+    """The adjoint of `_DepthwiseFIR`, whose own adjoint is that again."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, kernel: Tensor, padding: int, stride: int, shape: torch.Size) -> Tensor:
+        ctx.save_for_backward(kernel)
+        ctx.geometry = padding, stride
+        place = torch.empty(shape, dtype=y.dtype, device=y.device, memory_format=torch.channels_last)  # only its shape
+        only_image = [True, False, False]
+        pads, strides, ones = [padding] * 2, [stride] * 2, [1, 1]
+        return torch.ops.aten.convolution_backward(
+            y, place, kernel, None, strides, pads, ones, False, [0, 0], shape[1], only_image
+        )[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return _DepthwiseFIR.apply(gradient, *ctx.saved_tensors, *ctx.geometry), None, None, None, None
 
 
 def conv_up2(x: Tensor, weight: Tensor, fir: Tensor) -> Tensor:

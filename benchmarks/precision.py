@@ -1,0 +1,77 @@
+"""bf16 against fp32 in training: two short runs of the demo's GAN, same seed, images and draws, side by side.
+
+    python benchmarks/precision.py                    # 8 thousand images each, some minutes on two cores
+    python benchmarks/precision.py --kimg 36 --seed 1
+
+The runs part after a few steps, as two seeds would: what has to agree is where losses and distances go, not each value.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from phantom_training import DEMO, phantom_slices
+
+from medseg_gan.device import processor_name
+from medseg_gan.training.engine import read_stats
+from medseg_gan.training.pool import run_jobs
+from medseg_gan.training.stylegan2 import train_stylegan2
+
+PRECISIONS = ("fp32", "bf16")
+DISTANCE = "frechet_distance[random-conv-v1]"
+TERMS = ("loss_G", "loss_D", "sign_real", "r1", DISTANCE)
+ROWS = 8
+
+
+def train(folder: Path, precision: str, kimg: float, seed: int, patients: int) -> list[dict[str, Any]]:
+    """One run; the rows of its statistics."""
+    images, groups = phantom_slices(1, patients, per_patient=10)
+    every = {"log_kimg": kimg / ROWS, "metric_kimg": kimg / ROWS, "snapshot_kimg": kimg, "sample_kimg": kimg}
+    train_stylegan2(
+        images, groups, folder, seed=seed, precision=precision, total_kimg=kimg, metric_images=300, **every, **DEMO
+    )
+    return read_stats(folder)
+
+
+def table(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """A line for each number of images, the terms of both precisions beside each other."""
+    merged: dict[int, dict[tuple[str, str], float]] = {}
+    for precision, rows in runs.items():
+        for row in rows:
+            cell = merged.setdefault(int(row["images"]), {})
+            cell.update({(term, precision): row[term] for term in TERMS if term in row})
+    lines = ["images  " + "".join(f"{term.split('[')[0]:>20s}" for term in TERMS)]
+    lines.append(" " * 8 + "".join(f"{'fp32':>12s}{'bf16':>8s}" for _ in TERMS))
+    for images, cell in sorted(merged.items()):
+        pairs = ([cell.get((term, precision)) for precision in PRECISIONS] for term in TERMS)
+        texts = (["-" if value is None else f"{value:.3f}" for value in pair] for pair in pairs)
+        lines.append(f"{images:<8d}" + "".join(f"{a:>12s}{b:>8s}" for a, b in texts))
+    return lines
+
+
+def main() -> None:
+    """Train twice and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kimg", type=float, default=8.0, help="thousand images of each run")
+    parser.add_argument("--patients", type=int, default=20, help="of ten slices each")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="runs at once, of one thread each")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{processor_name()}, torch {torch.__version__}; {options.kimg:g} kimg, {10 * options.patients} slices")
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        common = {"kimg": options.kimg, "seed": options.seed, "patients": options.patients}
+        jobs = {one: {"folder": Path(scratch) / one, "precision": one, **common} for one in PRECISIONS}
+        runs = run_jobs(train, jobs, options.workers, "precision")
+    print("\n".join(table({one: runs[one] for one in PRECISIONS})))
+    speeds = {one: [row["img_per_s"] for row in runs[one] if "img_per_s" in row] for one in PRECISIONS}
+    print("images/s " + ", ".join(f"{one} {sorted(speed)[len(speed) // 2]:.0f}" for one, speed in speeds.items()))
+    print(f"{DISTANCE} of 300 generated images from the training slices; {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
