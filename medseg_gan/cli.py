@@ -291,7 +291,7 @@ def export(
     ] = None,
     licence: Annotated[str | None, typer.Option(metavar="TEXT", help="Terms to write on the card.")] = None,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="DIR", help="Folder to make; for nnunet, nnUNet_raw.", show_default="RUN/export/..."),
     ] = None,
 ) -> None:

@@ -91,7 +91,7 @@ def export_onnx(
                 dynamo=True,
                 input_names=["image"],
                 output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
     except Exception as error:  # the exporter has many of its own
@@ -101,8 +101,21 @@ def export_onnx(
         log.setLevel(level)
     assert program is not None
     model = program.model_proto
+    _forget_where_it_was_written(model)
     for name, value in (metadata or {}).items():
         model.metadata_props.add(key=name, value=json.dumps(value))
     onnx.checker.check_model(model)
     with atomic_path(path) as temporary:
         onnx.save_model(model, str(temporary))
+
+
+def _forget_where_it_was_written(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes, among them the paths of source files on this machine."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
+    for function in model.functions:
+        for node in (function, *function.node):
+            del node.metadata_props[:]
+            node.doc_string = ""

@@ -13,8 +13,8 @@ from medseg_gan.errors import MedsegError, did_you_mean
 from medseg_gan.vision import torchvision
 
 torchvision()  # before MONAI, which looks for it once
-from monai.networks.nets import ResNet as MonaiResNet  # noqa: E402
 from monai.networks.nets import BasicUNet, UNet  # noqa: E402
+from monai.networks.nets import ResNet as MonaiResNet  # noqa: E402
 from torchvision.models import resnet, segmentation  # noqa: E402
 from torchvision.models._utils import IntermediateLayerGetter  # noqa: E402
 from torchvision.models.segmentation.deeplabv3 import ASPP  # noqa: E402

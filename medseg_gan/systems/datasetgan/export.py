@@ -14,7 +14,6 @@ from medseg_gan.atomic import read_json
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError, UsageError, did_you_mean
 from medseg_gan.export.bundle import write_segmenter_bundle
-from medseg_gan.export.card import Card
 from medseg_gan.export.dicom_series import Origin
 from medseg_gan.export.folder import refuse_existing
 from medseg_gan.export.nnunet import write_nnunet
@@ -116,33 +115,27 @@ class _Run:
 def _export_data(
     run: _Run, to: str, out: Path | None, what: str, dataset_id: int, file_format: str, num: int | None
 ) -> Path:
-    if to == "dicom-seg":  # a missing package is told before slices are read
-        write_dicom: Callable[..., Path] = import_exporter("medseg_gan.export.dicom_seg:write_dicom", "--to dicom-seg")
-    if to != "nnunet":
-        refuse_existing(out or run.default(f"{to}-{what}"))
-    train, test = _selections(run, what, num)
-    table, window = train[0].store.table, train[0].store.window
-    card: Card = data_card(run.cards, what, train, test if to == "nnunet" else [])
     if to == "nnunet":
-        name = f"{_camel(run.plan.recipe.header.name)}{what.capitalize()}"
-        raw = out or run.default("nnUNet_raw")
-        seed = run.settings.run.seed
+        train, test = _selections(run, what, num)
         return write_nnunet(
-            raw,
+            out or run.default("nnUNet_raw"),
             train,
             test,
-            card,
-            name=name,
+            data_card(run.cards, what, train, test),
+            name=f"{_camel(run.plan.recipe.header.name)}{what.capitalize()}",
             dataset_id=dataset_id,
             file_format="png" if file_format == "png" else "nii",
-            seed=seed,
+            seed=run.settings.run.seed,
         )
     where = out or run.default(f"{to}-{what}")
+    refuse_existing(where)
     if to == "shards":
-        return write_shards(where, train, card)
-    assert table is not None
-    origin = run.origin("prepare" if what == "real" else "synthesize", window)
-    return write_dicom(where, train, card, origin, "medseg-gan label factory")
+        train, _ = _selections(run, what, num)
+        return write_shards(where, train, data_card(run.cards, what, train, []))
+    write_dicom: Callable[..., Path] = import_exporter("medseg_gan.export.dicom_seg:write_dicom", "--to dicom-seg")
+    train, _ = _selections(run, what, num)
+    origin = run.origin("prepare" if what == "real" else "synthesize", train[0].store.window)
+    return write_dicom(where, train, data_card(run.cards, what, train, []), origin, "medseg-gan label factory")
 
 
 def _selections(run: _Run, what: str, num: int | None) -> tuple[list[Selection], list[Selection]]:
@@ -185,18 +178,20 @@ def _export_segmenter(run: _Run, to: str, out: Path | None, row: str, network: s
             )
     where = out or run.default(f"{to}-{row}-{network}")
     refuse_existing(where)
-    write_onnx: Callable[..., Path] | None = None
-    if to == "onnx":
-        write_onnx = import_exporter("medseg_gan.export.onnx:write_onnx", "--to onnx")
     folder = trained / network / f"{row}-0"
     store = SliceStore.open(run.stage("prepare"))
-    card = segmenter_card(run.cards, row, network)
     facts: dict[str, Any] = {"size": store.size, "window": store.window, "classes": store.table.classes}
-    if write_onnx is not None:
-        return write_onnx(where, load_segmenter(folder), card, **facts)
-    arguments = read_training(folder)["network"]
+    if to == "onnx":
+        write_onnx: Callable[..., Path] = import_exporter("medseg_gan.export.onnx:write_onnx", "--to onnx")
+        return write_onnx(where, load_segmenter(folder), segmenter_card(run.cards, row, network), **facts)
     return write_segmenter_bundle(
-        where, load_segmenter(folder), arguments, card, crop=prepare.crop, spacing=prepare.spacing, **facts
+        where,
+        load_segmenter(folder),
+        read_training(folder)["network"],
+        segmenter_card(run.cards, row, network),
+        crop=prepare.crop,
+        spacing=prepare.spacing,
+        **facts,
     )
 
 

@@ -46,6 +46,7 @@ class Phantom(Section):
     labelled_patients: PositiveInt = Field(
         22, description="patients with ground truth, for the labelled and test pools"
     )
+    test_patients: PositiveInt | None = Field(None, description="of these, for the test; none: as test_share says")
     annotator_patients: PositiveInt = Field(
         12, description="patients who train the stand-in annotator and nothing else"
     )

@@ -85,6 +85,10 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
         cohort = find_cases(phantom / "annotator", "segthor")
     else:
         cases = find_cases(inputs.data, config.layout, config.patient_pattern)
+    share, least = config.test_share, config.min_test_patients
+    if inputs.data is None and config.phantom.test_patients:
+        least = config.phantom.test_patients
+        share = least / config.phantom.labelled_patients
     how = Preprocessing(lookup_table(config.labels), config.size, config.crop, config.spacing, config.min_lung_cm2)
     with Progress(len(cases) + len(cohort), "prepare: slices", "volume") as bar:
         counts = prepare_store(
@@ -94,8 +98,8 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
             seed=inputs.seed,
             window=config.window,
             cohort=cohort,
-            test_share=config.test_share,
-            min_test=config.min_test_patients,
+            test_share=share,
+            min_test=least,
             gan_share=config.gan_share,
             workers=workers,
             on_done=bar.update,
