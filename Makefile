@@ -9,7 +9,7 @@ RUN    ?= runs/segthor_datasetgan-demo
 help:
 	@echo "make demo    set up, then the main job on the built-in phantom CT: about a quarter of an hour on 2 CPU cores"
 	@echo "make test    set up with the tools of development, then lint, types and tests"
-	@echo "make bench   the measurements behind the figures in docs/results.md that are about speed"
+	@echo "make bench   the measurements behind the figures in docs/results.md that are about speed: some minutes"
 	@echo "make study   the main job's two-hour profile: the tables' orderings"
 
 $(VENV)/.installed: pyproject.toml
