@@ -96,7 +96,7 @@ def _options(
 def recipe(
     name: Annotated[str, typer.Argument(help="A recipe's name, or the path of a YAML file.")],
     data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Your volumes. Without it: the built-in phantom CT.")
+        str | None, typer.Option(metavar="DIR", help="Your volumes or pictures. Without it: a built-in phantom.")
     ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="RUN", help="Run folder.", show_default="runs/<recipe>-<profile>")

@@ -147,7 +147,7 @@ def _check_same_recipe(run: Path, header: Header) -> None:
 def _check_data(data: Path, run: Path) -> None:
     """The data folder exists, and the run folder does not lie in it: what a run writes must not change its input."""
     if not data.exists():
-        raise UsageError(f"--data {data} does not exist; give the folder with your volumes")
+        raise UsageError(f"--data {data} does not exist; give the folder with your data")
     if not data.is_dir():
         raise UsageError(f"--data {data} is a file, wanted a folder with volumes")
     if run.resolve().is_relative_to(data.resolve()):

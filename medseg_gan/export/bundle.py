@@ -70,7 +70,7 @@ def base_metadata(card: Card) -> dict[str, Any]:
         "intended_use": RESEARCH_ONLY,
         "data_source": ", ".join(f"{name}: {value}" for name, value in card.made_from.items()),
         "data_type": "nibabel",
-        "synthetic": card.kind != "real",
+        "synthetic": card.synthetic,
         "notices": list(card.notices),
     }
 

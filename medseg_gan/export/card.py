@@ -31,6 +31,7 @@ class Card:
         quality: what was checked, with figures.
         licence: under which terms.
         use: how to use it, one command or sentence each.
+        synthetic: whether it holds generated images, or learnt from them.
     """
 
     title: str
@@ -41,11 +42,12 @@ class Card:
     quality: Mapping[str, Any]
     licence: str
     use: tuple[str, ...] = ()
+    synthetic: bool = True
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What must be read before use."""
-        return (RESEARCH_ONLY,) if self.kind == "real" else (SYNTHETIC, RESEARCH_ONLY, MEMORY)
+        return (SYNTHETIC, RESEARCH_ONLY, MEMORY) if self.synthetic else (RESEARCH_ONLY,)
 
     @property
     def summary(self) -> str:
@@ -58,7 +60,6 @@ class Card:
         return {
             "version": 1,
             **asdict(self),
-            "synthetic": self.kind != "real",
             "notices": list(self.notices),
             "medseg_gan": __version__,
         }

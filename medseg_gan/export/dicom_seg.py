@@ -139,6 +139,8 @@ def _settle(segmentation: Dataset, source: Dataset, dimensions: str) -> None:
     """Replace what highdicom draws at random or takes from the clock: the same slices make the same file."""
     segmentation.ContentDate, segmentation.ContentTime = source.ContentDate, source.ContentTime
     segmentation.InstanceCreationDate, segmentation.InstanceCreationTime = source.ContentDate, source.ContentTime
+    for equipment in segmentation.get("ContributingEquipmentSequence", ()):  # highdicom itself, at this very moment
+        equipment.ContributionDateTime = f"{source.ContentDate}{source.ContentTime}"
     segmentation.SyntheticData = source.SyntheticData
     for item in [*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence]:
         item.DimensionOrganizationUID = dimensions

@@ -88,7 +88,7 @@ def dataset_json(table: LabelTable, count: int, file_format: FileFormat, card: C
         "name": name,
         "description": card.summary,
         "licence": card.licence,
-        "synthetic": card.kind != "real",
+        "synthetic": card.synthetic,
     }
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def write_onnx(
     Raises:
         MedsegError: the network cannot be expressed in ONNX, or the disk is full.
     """
-    facts = {
+    facts: dict[str, object] = {
         "input": {"name": "image", "shape": ["batch", in_channels, size, size], "range": [-1, 1], "window_hu": window},
         "output": {"name": "logits", "shape": ["batch", len(classes), size, size]},
         "classes": list(classes),
@@ -62,7 +62,7 @@ def write_onnx(
 
 
 def export_onnx(
-    network: nn.Module, path: Path, *, size: int, in_channels: int = 1, metadata: dict[str, object] | None = None
+    network: nn.Module, path: Path, *, size: int, in_channels: int = 1, metadata: Mapping[str, object] | None = None
 ) -> None:
     """Write one network as ONNX; its weights lie in the same file.
 

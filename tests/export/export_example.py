@@ -59,4 +59,5 @@ def card(kind: str = "synthetic") -> Card:
         {"interpreter_miou": 0.25, "not_there": None},
         "Apache-2.0",
         ("a command",),
+        synthetic=kind != "real",
     )

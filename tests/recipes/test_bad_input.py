@@ -254,7 +254,7 @@ SLIPS: dict[str, tuple[list[str], str]] = {
     "until": (["--until", "prepar"], "--until prepar: there is no such stage; did you mean prepare?"),
     "rerun": (["--rerun", "gan"], f"--rerun gan: there is no such stage; wanted one of {STAGES}"),
     "order": (["--until", "prepare", "--rerun", "annotate"], "--until prepare comes before --rerun annotate"),
-    "missing data": (["--data", "nowhere"], "--data nowhere does not exist; give the folder with your volumes"),
+    "missing data": (["--data", "nowhere"], "--data nowhere does not exist; give the folder with your data"),
     "unset variable": (["--data", ""], "--data is empty; name a folder, or leave the option out"),
     "empty out": (["--out", ""], "--out is empty; name a folder, or leave the option out"),
     "stranger's home": (["--data", "~nobody-here/ct"], "--data ~nobody-here/ct: there is no such home folder"),

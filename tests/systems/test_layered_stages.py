@@ -158,9 +158,12 @@ def test_perfect_and_empty_masks_score_as_they_should() -> None:
 
 
 def test_frames_of_a_scene_and_slices_of_a_patient_are_drawn_together() -> None:
-    assert unit_of("training/shelf/ball/scene-0001/frame-000001.color.png") == "training/shelf/ball/scene-0001"
-    assert unit_of("patient07-00012") == "patient07"
-    assert unit_of("001.Albatross/a_b-12.jpg") == "001.Albatross/a_b-12.jpg"
+    assert (
+        unit_of("training/shelf/ball/scene-0001/frame-000001.color.png", "Amazon Picking Challenge")
+        == "training/shelf/ball/scene-0001"
+    )
+    assert unit_of("patient07-00012", "chest CT") == "patient07"
+    assert unit_of("001.Albatross/a_b-12.jpg", "CUB-200-2011") == "001.Albatross/a_b-12.jpg"
 
 
 def test_an_arms_summary_is_over_its_seeds() -> None:

@@ -97,7 +97,8 @@ def data_card(source: CardSource, what: str, train: Sequence[Selection], test: S
         "hybrid": "CT slices and labels from a label factory, with few real ones",
         "real": "CT slices and labels of a recipe's labelled patients",
     }
-    return Card(titles[what], what, contents, source.made_from(), annotator, quality, source.licence)
+    made_from, synthetic = source.made_from(), what != "real"
+    return Card(titles[what], what, contents, made_from, annotator, quality, source.licence, synthetic=synthetic)
 
 
 def segmenter_card(source: CardSource, row: str, network: str) -> Card:
@@ -106,7 +107,8 @@ def segmenter_card(source: CardSource, row: str, network: str) -> Card:
     entry = next(item for item in entries if item["row"] == row and item["seed"] == 0)
     settings = source.recipe.settings.train_segmenters.segmenter
     contents = {"network": network, "training_set": entry["title"], "steps": settings.steps, "segmenter_seed": 0}
-    annotator = source.annotator() if entry["cost"]["annotated_synthetic"] else {"who": "ground truth of the data"}
+    synthetic = entry["cost"]["annotated_synthetic"] > 0
+    annotator = source.annotator() if synthetic else {"who": "ground truth of the data"}
     return Card(
         f"Segmenter {network} trained on: {entry['title']}",
         "segmenter",
@@ -116,6 +118,7 @@ def segmenter_card(source: CardSource, row: str, network: str) -> Card:
         _scores(source, row, network),
         source.licence,
         ("python -m monai.bundle run --config_file configs/inference.json --dataset_dir VOLUMES --output_dir LABELS",),
+        synthetic=synthetic,
     )
 
 

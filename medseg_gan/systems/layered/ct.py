@@ -20,6 +20,9 @@ from medseg_gan.stages import Inputs
 from medseg_gan.systems.layered.recipe import Prepare
 from medseg_gan.training.log import Progress
 
+CT = "chest CT"
+"""Name of the data set in the picture store."""
+
 
 def prepare_ct(config: Prepare, folder: Path, inputs: Inputs, workers: int) -> dict[str, Any]:
     """Write the picture store of a run on volumes.
@@ -81,5 +84,5 @@ def as_pictures(store: SliceStore, folder: Path, config: Prepare) -> list[Pictur
         known = split == "test" or (config.foreground == "body") or record.labelled
         records.append(PictureRecord(f"{record.patient}-{number:05d}", split, None, known))
     masks = np.where(np.array([one.labelled for one in records])[:, None, None], inside, 255).astype(np.uint8)
-    write_picture_store(folder, grey[..., None], masks, records, dataset="chest CT")
+    write_picture_store(folder, grey[..., None], masks, records, dataset=CT)
     return records

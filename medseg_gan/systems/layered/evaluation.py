@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from medseg_gan.atomic import write_array, write_json
+from medseg_gan.data.apc import NAME as APC
 from medseg_gan.data.pictures import PictureStore
 from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.clustering import (
@@ -37,6 +38,7 @@ from medseg_gan.evaluation.grabcut import grabcut_floor
 from medseg_gan.evaluation.segmentation import confusion
 from medseg_gan.networks.segmenters import predict_labels
 from medseg_gan.stages import Inputs
+from medseg_gan.systems.layered.ct import CT
 from medseg_gan.systems.layered.recipe import Evaluate, TrainGan
 from medseg_gan.systems.layered.stages import CEILING, has_ceiling, runs_of, trained_layers
 from medseg_gan.systems.layered.training import TrainedLayers
@@ -57,7 +59,7 @@ def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
     if not len(test):
         raise MedsegError("no test picture has a mask, so nothing can be scored; give masks of some test pictures")
     images, label = store.image_tensor(test), store.label_tensor(test).numpy()
-    units = [unit_of(store.records[k].name) for k in test]
+    units = [unit_of(store.records[k].name, store.dataset) for k in test]
     extractor = extractor_for(Path(config.fid_weights) if config.fid_weights else None)
     some = store.indices()[:: -(-len(store) // MOST_REAL)]
     everyone = store.image_tensor(some)
@@ -99,11 +101,11 @@ def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
     )
 
 
-def unit_of(name: str) -> str:
-    """What is drawn together in the bootstrap: frames of a scene and slices of a patient; a picture otherwise."""
-    if "scene-" in name:
+def unit_of(name: str, dataset: str) -> str:
+    """What is drawn together in the bootstrap: frames of a scene, slices of a patient; a picture otherwise."""
+    if dataset == APC:
         return name.rpartition("/")[0]
-    return name.rpartition("-")[0] if name.startswith("patient") else name
+    return name.rpartition("-")[0] if dataset == CT else name
 
 
 def predictions(inputs: Inputs, name: str, images: Tensor) -> np.ndarray:

@@ -68,6 +68,12 @@ class Prepare(Section):
     phantom: Phantom = Phantom()
     thorax: Thorax = Thorax()
 
+    @model_validator(mode="after")
+    def _window_is_ordered(self) -> Prepare:
+        if self.window[0] >= self.window[1]:
+            raise ValueError(f"window {list(self.window)} runs downwards; give the lower HU first")
+        return self
+
 
 class Network(Section):
     """Sizes of the GAN's networks; the defaults are the paper's."""

@@ -48,8 +48,10 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
     else:
         phantom = "" if inputs.data else draw_phantom(config.phantom, folder / "phantom", inputs.seed, workers)
         found = pictures_in(inputs.data or folder / "phantom", config.layout)
+        files_exist(config, inputs)
         if config.mask_weights and found.dataset in PSEUDO:
             found = with_pseudo_masks(found, config, folder / "pseudo_masks", inputs)
+        refuse_unscored(found)
         with Progress(len(found.pictures), "prepare: pictures", "picture") as bar:
             counts = prepare_pictures(
                 folder,
@@ -66,6 +68,33 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
         say(f"prepare: {split}: {number['pictures']} pictures, {number['labelled']} with masks")
     for note in counts["notes"]:
         say(f"prepare: {note}")
+
+
+def files_exist(config: Prepare, inputs: Inputs) -> None:
+    """Files that only later stages read are missed now, not after the GAN.
+
+    Raises:
+        MedsegError: one is missing.
+    """
+    fid_weights = inputs.sections["evaluate"].fid_weights  # type: ignore[attr-defined]
+    for setting, given in (("prepare.mask_weights", config.mask_weights), ("evaluate.fid_weights", fid_weights)):
+        if given and not Path(given).is_file():
+            raise MedsegError(f"{setting}: {given} does not exist; give the path of the file, or leave the setting out")
+
+
+def refuse_unscored(found: FoundPictures) -> None:
+    """Training needs no mask, judging it does: better told now than after days.
+
+    Raises:
+        MedsegError: no test picture has a mask.
+    """
+    if any(picture.split == "test" and (picture.mask or picture.empty) for picture in found.pictures):
+        return
+    weights = ", or --set prepare.mask_weights=FILE for pseudo masks" if found.dataset in PSEUDO else ""
+    raise MedsegError(
+        f"no test picture of {found.dataset} has a mask, so nothing could be scored; "
+        f"give PNG masks of some test pictures{weights}"
+    )
 
 
 def pictures_in(root: Path, layout: str) -> FoundPictures:
