@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from medseg_gan.errors import UsageError, did_you_mean
 from medseg_gan.mistakes import setting_mistakes, show_value
@@ -31,6 +31,25 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+def _power_of_two(size: int) -> int:
+    if size < 16 or size & (size - 1):
+        near = 1 << (max(size, 16) - 1).bit_length()
+        raise ValueError(f"{size} is not a power of two of at least 16; use {near}")
+    return size
+
+
+def _ordered(window: tuple[float, float]) -> tuple[float, float]:
+    if window[0] >= window[1]:
+        raise ValueError(f"{list(window)} runs downwards; give the lower HU first")
+    return window
+
+
+ImageSize = Annotated[int, AfterValidator(_power_of_two)]
+"""Pixels a side: a power of two of at least 16."""
+Window = Annotated[tuple[float, float], AfterValidator(_ordered)]
+"""HU mapped to -1 and 1, the lower first."""
 
 
 class RunSettings(Section):

@@ -61,7 +61,11 @@ def base_metadata(card: Card) -> dict[str, Any]:
         "monai_version": version("monai"),
         "pytorch_version": version("torch").partition("+")[0],
         "numpy_version": version("numpy"),
-        "required_packages_version": {"nibabel": version("nibabel"), "pytorch-ignite": version("pytorch-ignite")},
+        "required_packages_version": {
+            "nibabel": version("nibabel"),
+            "pytorch-ignite": version("pytorch-ignite"),
+            "fire": "0.7.1",  # of `python -m monai.bundle`
+        },
         "name": card.title,
         "task": card.title,
         "description": card.summary,

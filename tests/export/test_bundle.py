@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,20 @@ def run(folder: Path, data: Path, out: Path) -> dict[str, np.ndarray]:
         output_dir=str(out),
     )
     return {path.name: nibabel.load(path) for path in out.iterdir()}
+
+
+def test_the_command_runs(tmp_path: Path) -> None:
+    pytest.importorskip("fire", reason="fire, which `python -m monai.bundle` needs, is not installed")
+    folder = bundle(tmp_path / "bundle", *segmenter())
+    hu = np.random.default_rng(2).integers(-1000, 400, (SIZE, SIZE, 1)).astype(np.int16)
+    (tmp_path / "data").mkdir()
+    nibabel.save(turned(hu, "LPS"), tmp_path / "data" / "x.nii.gz")
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json"]
+    command += ["--meta_file", "configs/metadata.json", "--dataset_dir", str(tmp_path / "data")]
+    command += ["--output_dir", str(tmp_path / "out")]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x_seg.nii.gz"]
 
 
 def turned(volume: np.ndarray, axes: str, spacing: float = 1.5) -> nibabel.Nifti1Image:

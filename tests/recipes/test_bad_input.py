@@ -241,6 +241,7 @@ SLIPS: dict[str, tuple[list[str], str]] = {
     "value": (["--set", "prepare.size=large"], '--set prepare.size=large: prepare.size is "large", wanted a whole'),
     "no power of two": (["--set", "prepare.size=48"], "48 is not a power of two of at least 16; use 64"),
     "negative": (["--set", "prepare.size=-64"], "-64 is not a power of two of at least 16; use 16"),
+    "window": (["--set", "prepare.window=[400, -1000]"], "[400.0, -1000.0] runs downwards; give the lower HU first"),
     "phantom": (["--set", "prepare.phantom.matrix=33"], "prepare.phantom.matrix is 33, wanted a multiple of 2"),
     "choice": (["--set", "prepare.labels=lung"], "prepare.labels is \"lung\", wanted 'paper', 'all', 'segthor' or"),
     "key": (["--set", "train_gan.bacth_size=8"], "train_gan.bacth_size is not a setting; did you mean batch_size?"),

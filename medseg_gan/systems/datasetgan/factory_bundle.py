@@ -167,7 +167,7 @@ def _metadata(size: int, classes: Sequence[str], z_dim: int) -> dict[str, Any]:
     }
     latent = {"type": "noise", "format": "latent", "num_channels": z_dim, "spatial_shape": [1], "dtype": "float32"}
     return {
-        "required_packages_version": {"medseg-gan": __version__},
+        "required_packages_version": {"medseg-gan": __version__, "fire": "0.7.1"},
         "label_classes": ", ".join(f"{number} {name}" for number, name in ids.items()),
         "network_data_format": {"inputs": {"latent": latent}, "outputs": {"image": image, "label": label}},
     }

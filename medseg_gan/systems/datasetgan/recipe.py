@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from medseg_gan.recipe import Section, SystemRecipe
+from medseg_gan.recipe import ImageSize, Section, SystemRecipe, Window
 from medseg_gan.stages import Stage
 from medseg_gan.training.stylegan2_config import ConfigName, published_config
 
@@ -23,13 +23,6 @@ DECIDING = ("synthetic", "hybrid", "real30", "real30_spread", "pseudo_label", "a
 
 Row = Literal["synthetic", "real", "hybrid", "real30", "real30_spread", "annotated_only", "pseudo_label"]
 SegmenterName = Literal["deeplabv3", "fcn", "unet"]
-
-
-def _power_of_two(size: int) -> int:
-    if size < 16 or size & (size - 1):
-        near = 1 << (max(size, 16) - 1).bit_length()
-        raise ValueError(f"{size} is not a power of two of at least 16; use {near}")
-    return size
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -65,8 +58,8 @@ class Prepare(Section):
         None, description="regular expression whose first group is the patient in a file name (plain folders)"
     )
     labels: Literal["paper", "all", "segthor", "lungs"] = Field("paper", description="label table")
-    size: Annotated[int, AfterValidator(_power_of_two)] = Field(256, description="pixels a side, a power of two")
-    window: tuple[float, float] = Field((-1000.0, 400.0), description="HU mapped to -1 and 1")
+    size: ImageSize = Field(256, description="pixels a side, a power of two")
+    window: Window = Field((-1000.0, 400.0), description="HU mapped to -1 and 1")
     spacing: PositiveFloat | None = Field(None, description="in-plane mm to resample to; none keeps each scan's own")
     crop: float = Field(1.0, gt=0, le=1, description="centred share of the field of view that is kept")
     min_lung_cm2: PositiveFloat = Field(20.0, description="lung area from which a slice counts as containing lung, cm2")
@@ -78,12 +71,6 @@ class Prepare(Section):
     max_test_slices: PositiveInt = Field(10, description="slices of one patient that count in test-R, evenly spread")
     workers: int = Field(0, ge=0, description="processes (0: one per core)", json_schema_extra={"fingerprint": False})
     phantom: Phantom = Phantom()
-
-    @model_validator(mode="after")
-    def _window_is_ordered(self) -> Prepare:
-        if self.window[0] >= self.window[1]:
-            raise ValueError(f"window {list(self.window)} runs downwards; give the lower HU first")
-        return self
 
 
 class TrainGan(Section):
