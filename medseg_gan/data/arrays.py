@@ -1,15 +1,17 @@
-"""Arrays too large for memory, written to disk piece by piece."""
+"""Arrays too large for memory on disk: written piece by piece, and kept in twos as a store with an index."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from medseg_gan.atomic import atomic_path
+from medseg_gan.atomic import atomic_path, read_json, write_json
+from medseg_gan.errors import MedsegError
 
 
 class GrowingArray:
@@ -56,3 +58,82 @@ class GrowingArray:
             self._file.seek(0)
             self._header()
         self._open.__exit__(kind, error, trace)
+
+
+def read_index(folder: Path, name: str, noun: str, version: int) -> dict[str, Any]:
+    """Index of a store.
+
+    Args:
+        folder: of the store.
+        name: of the index, whose presence makes the folder a store.
+        noun: what the store holds, in the plural.
+        version: layout that this code reads.
+
+    Raises:
+        MedsegError: it is missing, or of another layout.
+    """
+    if not (folder / name).is_file():
+        raise MedsegError(f"{folder} holds no {noun} ({name} is missing); run the stage that makes it")
+    index = read_json(folder / name)
+    found = index.get("version") if isinstance(index, dict) else None
+    if found != version:
+        raise MedsegError(f"{folder} was written by another version (layout {found}); make it anew")
+    return index
+
+
+def open_arrays(folder: Path, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays of a store, memory-mapped.
+
+    Raises:
+        MedsegError: one cannot be read.
+    """
+    try:
+        images, labels = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (first, second))
+    except (OSError, EOFError, ValueError) as error:
+        raise MedsegError(f"{folder}: {first} or {second} cannot be read ({error}); make the store anew") from error
+    return images, labels
+
+
+Writer = TypeVar("Writer", bound="TwoArraysWriter")
+
+
+class TwoArraysWriter:
+    """Writes two arrays of a store part by part, straight to disk; the index, which makes it a store, comes last.
+
+    A subclass appends to `self.arrays` and `self.records`, and says in `index` what the index holds.
+
+    Args:
+        folder: of the store.
+        name: of the index.
+        arrays: the two files' names with their types.
+        noun: what the store holds, in the singular.
+    """
+
+    def __init__(self, folder: Path, name: str, arrays: Mapping[str, np.dtype[Any]], noun: str) -> None:
+        self.folder, self._index, self._files, self._noun = Path(folder), name, arrays, noun
+        self.records: list[Any] = []
+        self._open = ExitStack()
+
+    def index(self) -> dict[str, Any]:
+        """What the index holds."""
+        raise NotImplementedError
+
+    def __enter__(self: Writer) -> Writer:
+        """Use as a context manager; nothing is a store before it ends without an error."""
+        (self.folder / self._index).unlink(missing_ok=True)  # arrays of two stores must never look like one
+        self.arrays = [
+            self._open.enter_context(GrowingArray(self.folder / name, dtype)) for name, dtype in self._files.items()
+        ]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the arrays, then write the index."""
+        if kind is None and not self.records:
+            error = MedsegError(f"no {self._noun} to write to {self.folder}; wanted at least one")
+            self._open.__exit__(MedsegError, error, None)
+            raise error
+        self._open.__exit__(kind, error, trace)
+        if kind is None:
+            write_json(self.folder / self._index, self.index())

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from medseg_gan.atomic import read_json, write_json
-from medseg_gan.data.arrays import GrowingArray
+from medseg_gan.data.arrays import TwoArraysWriter, open_arrays, read_index
 from medseg_gan.data.splits import SPLITS, Split
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED
@@ -125,19 +123,8 @@ class PictureStore:
             MedsegError: a file is missing or does not fit the others.
         """
         folder = Path(folder)
-        if not (folder / "pictures.json").is_file():
-            raise MedsegError(f"{folder} holds no pictures (pictures.json is missing); run the stage that makes it")
-        about = read_json(folder / "pictures.json")
-        version = about.get("version") if isinstance(about, dict) else None
-        if version != VERSION:
-            raise MedsegError(f"{folder} was written by another version (layout {version}); make it anew")
-        try:
-            images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-            masks = np.load(folder / "masks.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, EOFError, ValueError) as error:
-            raise MedsegError(
-                f"{folder}: images.npy or masks.npy cannot be read ({error}); make the store anew"
-            ) from error
+        about = read_index(folder, "pictures.json", "pictures", VERSION)
+        images, masks = open_arrays(folder, "images.npy", "masks.npy")
         try:
             records = [PictureRecord(**item) for item in about["pictures"]]
             dataset, classes = str(about["dataset"]), tuple(str(name) for name in about["classes"])
@@ -193,7 +180,7 @@ def _fit(images: np.ndarray, masks: np.ndarray, count: int) -> bool:
     )
 
 
-class PictureWriter:
+class PictureWriter(TwoArraysWriter):
     """Writes a store part by part, straight to disk; `pictures.json`, which makes it a store, comes last.
 
     Example:
@@ -203,17 +190,9 @@ class PictureWriter:
 
     def __init__(self, folder: Path, *, dataset: str, classes: Sequence[str] = ()) -> None:
         """Start a store in `folder`."""
-        self.folder, self.dataset, self.classes = Path(folder), dataset, tuple(classes)
-        self.records: list[PictureRecord] = []
-        self.shape: tuple[int, ...] = ()
-        self._open = ExitStack()
-
-    def __enter__(self) -> PictureWriter:
-        """Use as a context manager; nothing is a store before it ends without an error."""
-        (self.folder / "pictures.json").unlink(missing_ok=True)  # arrays of two stores must never look like one
-        self._images = self._open.enter_context(GrowingArray(self.folder / "images.npy", np.dtype("u1")))
-        self._masks = self._open.enter_context(GrowingArray(self.folder / "masks.npy", np.dtype("u1")))
-        return self
+        types: dict[str, np.dtype[Any]] = {"images.npy": np.dtype("u1"), "masks.npy": np.dtype("u1")}
+        super().__init__(folder, "pictures.json", types, "picture")
+        self.dataset, self.classes, self.shape = dataset, tuple(classes), (0, 0, 0)
 
     def append(self, images: np.ndarray, masks: np.ndarray, records: Sequence[PictureRecord]) -> None:
         """Add `(N, H, W, C)` uint8 images and `(N, H, W)` uint8 masks (0, 1, 255) with N records."""
@@ -222,33 +201,21 @@ class PictureWriter:
                 f"{images.dtype} {images.shape} images, {masks.dtype} {masks.shape} masks and {len(records)} records "
                 "do not match"
             )
-        self._images.append(images)
-        self._masks.append(masks)
+        for array, part in zip(self.arrays, (images, masks), strict=True):
+            array.append(part)
         self.records.extend(records)
         self.shape = images.shape[1:]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Finish the arrays, then write the records."""
-        if kind is None and not self.records:
-            error = MedsegError(f"no picture to write to {self.folder}; wanted at least one")
-            self._open.__exit__(MedsegError, error, None)
-            raise error
-        self._open.__exit__(kind, error, trace)
-        if kind is not None:
-            return
-        write_json(
-            self.folder / "pictures.json",
-            {
-                "version": VERSION,
-                "size": self.shape[1],
-                "channels": self.shape[2],
-                "dataset": self.dataset,
-                "classes": list(self.classes),
-                "pictures": [asdict(record) for record in self.records],
-            },
-        )
+    def index(self) -> dict[str, Any]:
+        """What `pictures.json` holds."""
+        return {
+            "version": VERSION,
+            "size": self.shape[1],
+            "channels": self.shape[2],
+            "dataset": self.dataset,
+            "classes": list(self.classes),
+            "pictures": [asdict(record) for record in self.records],
+        }
 
 
 def write_picture_store(

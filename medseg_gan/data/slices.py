@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medseg_gan.atomic import read_json, write_json
-from medseg_gan.data.arrays import GrowingArray
+from medseg_gan.data.arrays import TwoArraysWriter, open_arrays, read_index
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, LabelTable, lookup_table
 
@@ -87,21 +84,11 @@ class SliceStore:
             MedsegError: a file is missing or does not fit the others.
         """
         folder = Path(folder)
-        if not (folder / "cases.json").is_file():
-            raise MedsegError(f"{folder} holds no slices (cases.json is missing); run the stage that makes it")
-        cases = read_json(folder / "cases.json")
-        version = cases.get("version") if isinstance(cases, dict) else None
-        if version != VERSION:
-            raise MedsegError(f"{folder} was written by another version (layout {version}); make it anew")
+        cases = read_index(folder, "cases.json", "slices", VERSION)
+        images, labels = open_arrays(folder, "images.npy", "labels.npy")
         try:
-            images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-            labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)
             records = [SliceRecord(**{**item, "spacing": tuple(item["spacing"])}) for item in cases["slices"]]
             window, table = tuple(cases["window"]), lookup_table(cases["label_table"])
-        except (OSError, EOFError, ValueError) as error:
-            raise MedsegError(
-                f"{folder}: images.npy or labels.npy cannot be read ({error}); make the store anew"
-            ) from error
         except (KeyError, TypeError) as error:
             raise MedsegError(f"{folder}: cases.json is incomplete ({error}); make the store anew") from error
         count = len(records)
@@ -144,7 +131,7 @@ class SliceStore:
         return torch.from_numpy(self.labels[np.asarray(indices, np.int64)].astype(np.int64))
 
 
-class StoreWriter:
+class StoreWriter(TwoArraysWriter):
     """Writes a store part by part, straight to disk; `cases.json`, which makes it a store, comes last.
 
     Example:
@@ -154,49 +141,29 @@ class StoreWriter:
 
     def __init__(self, folder: Path, *, window: tuple[float, float], table: LabelTable) -> None:
         """Start a store in `folder`; window in HU."""
-        self.folder, self.window, self.table = Path(folder), window, table
-        self.records: list[SliceRecord] = []
-        self.size = 0
-        self._open = ExitStack()
-
-    def __enter__(self) -> StoreWriter:
-        """Use as a context manager; nothing is a store before it ends without an error."""
-        (self.folder / "cases.json").unlink(missing_ok=True)  # arrays of two stores must never look like one
-        self._images = self._open.enter_context(GrowingArray(self.folder / "images.npy", np.dtype("<i2")))
-        self._labels = self._open.enter_context(GrowingArray(self.folder / "labels.npy", np.dtype("u1")))
-        return self
+        types: dict[str, np.dtype[Any]] = {"images.npy": np.dtype("<i2"), "labels.npy": np.dtype("u1")}
+        super().__init__(folder, "cases.json", types, "slice")
+        self.window, self.table, self.size = window, table, 0
 
     def append(self, images: np.ndarray, labels: np.ndarray, records: Sequence[SliceRecord]) -> None:
         """Add `(N, H, W)` int16 HU and uint8 class ids with N records."""
         if not len(images) == len(labels) == len(records) or images.shape != labels.shape:
             raise ValueError(f"{images.shape} images, {labels.shape} labels and {len(records)} records do not match")
-        self._images.append(images)
-        self._labels.append(labels)
+        for array, part in zip(self.arrays, (images, labels), strict=True):
+            array.append(part)
         self.records.extend(records)
         self.size = images.shape[-1]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Finish the arrays, then write the records."""
-        if kind is None and not self.records:
-            error = MedsegError(f"no slice to write to {self.folder}; wanted at least one")
-            self._open.__exit__(MedsegError, error, None)
-            raise error
-        self._open.__exit__(kind, error, trace)
-        if kind is not None:
-            return
-        write_json(
-            self.folder / "cases.json",
-            {
-                "version": VERSION,
-                "size": self.size,
-                "window": list(self.window),
-                "label_table": self.table.name,
-                "classes": list(self.table.classes),
-                "slices": [asdict(record) for record in self.records],
-            },
-        )
+    def index(self) -> dict[str, Any]:
+        """What `cases.json` holds."""
+        return {
+            "version": VERSION,
+            "size": self.size,
+            "window": list(self.window),
+            "label_table": self.table.name,
+            "classes": list(self.table.classes),
+            "slices": [asdict(record) for record in self.records],
+        }
 
 
 def write_store(

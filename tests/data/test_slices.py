@@ -108,7 +108,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monke
 
     writer = StoreWriter(tmp_path, window=WINDOW, table=TABLE)
     with pytest.raises(MedsegError, match="disk full while writing"), writer:
-        monkeypatch.setattr(writer._labels, "append", full)
+        monkeypatch.setattr(writer.arrays[1], "append", full)
         writer.append(*slices(2))
     assert not list(tmp_path.iterdir())
 
