@@ -28,16 +28,28 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # the rename must not overtake the content
-        os.replace(temporary, path)
+        with full_disk_told(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())  # the rename must not overtake the content
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def full_disk_told(path: Path) -> Iterator[None]:
+    """Let a full disk be told in one line that names what was being written.
+
+    Raises:
+        MedsegError: the disk is full.
+    """
+    try:
+        yield
     except OSError as error:
         if is_full_disk(error):
             raise MedsegError(f"disk full while writing {path}; free space and run the same command again") from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def is_full_disk(error: OSError) -> bool:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medseg_gan.atomic import is_full_disk
-from medseg_gan.errors import MedsegError, UsageError
+from medseg_gan.atomic import full_disk_told
+from medseg_gan.errors import UsageError
 
 
 @contextmanager
@@ -23,18 +23,15 @@ def new_folder(path: Path) -> Iterator[Path]:
     refuse_existing(path)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
-        temporary.mkdir(parents=True)
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with open(file, "rb+") as content:
-                    os.fsync(content.fileno())  # the rename must not overtake the content
-        os.rename(temporary, path)
-    except OSError as error:
-        if is_full_disk(error):
-            raise MedsegError(f"disk full while writing {path}; free space and run the same command again") from error
-        raise
+        with full_disk_told(path):
+            shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with the same number
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb+") as content:
+                        os.fsync(content.fileno())  # the rename must not overtake the content
+            os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
