@@ -67,6 +67,11 @@ class Inputs:
     command: str
     """What to type to go on with this run."""
 
+    def nameless_command(self, phantom: bool) -> str:
+        """A command that makes such a run, for reports; the user's folder is not named, it may say whose data it is."""
+        data = [] if phantom else ["--data", "DATA"]
+        return shlex.join(["medseg-gan", "recipe", self.recipe, *data, "--profile", self.profile])
+
 
 @dataclass(frozen=True)
 class Step:

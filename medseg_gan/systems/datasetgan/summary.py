@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +56,7 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
             scores=read_json(folders["evaluate"] / "scores.json"),
             recipe=inputs.recipe,
             profile=inputs.profile,
-            command=command(inputs, counts),
+            command=inputs.nameless_command(phantom=bool(counts["phantom"])),
             headlines=_headlines(training),
             paper_rows=PAPER_ROWS,
             paper_notes=PAPER_NOTES,
@@ -84,14 +82,6 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
             warnings=_warnings(folders["train_gan"]),
         ),
     )
-
-
-def command(inputs: Inputs, counts: Mapping[str, Any]) -> str:
-    """A command that makes such a run; the user's folder is not named, it may say whose data it is."""
-    parts = ["medseg-gan", "recipe", inputs.recipe]
-    if not counts["phantom"]:
-        parts += ["--data", "DATA"]
-    return shlex.join([*parts, "--profile", inputs.profile])
 
 
 def _headlines(training: TrainSegmenters) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
             ],
             recipe=inputs.recipe,
             profile=inputs.profile,
-            command=command(inputs, counts),
+            command=inputs.nameless_command(phantom=bool(counts["phantom"])),
             machine=last["processor"] + (f", {last['gpu']}" if "gpu" in last else ""),
             precision=inputs.precision,
             versions={"medseg-gan": last["medseg_gan"], "commit": last["commit"] or "", **last["versions"]},
@@ -82,12 +81,6 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
             data={"scores": scores, "counts": counts},
         ),
     )
-
-
-def command(inputs: Inputs, counts: Mapping[str, Any]) -> str:
-    """A command that makes such a run; the user's folder is not named."""
-    parts = ["medseg-gan", "recipe", inputs.recipe] + ([] if counts["phantom"] else ["--data", "DATA"])
-    return shlex.join([*parts, "--profile", inputs.profile])
 
 
 def lead(scores: Mapping[str, Any], main: str, counts: Mapping[str, Any]) -> list[Sentence]:
