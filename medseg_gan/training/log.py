@@ -83,6 +83,14 @@ class Progress:
             self.last_line = time.monotonic()
             print(self.line(), file=self.stream, flush=True)
 
+    def reach(self, done: int, total: int | None = None) -> None:
+        """Stand at `done` units, of `total` where that has only become known on the way."""
+        if total is not None:
+            self.total = total
+            if self.bar is not None:
+                self.bar.total = total
+        self.update(done - self.done)
+
     def note(self, text: str) -> None:
         """Show a short text, such as the losses, behind the numbers."""
         self.text = text

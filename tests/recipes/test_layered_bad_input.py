@@ -208,3 +208,12 @@ def test_no_test_masks_at_all(plain: Path, tmp_path: Path, layered: Callable[...
     assert not list(run.rglob("done.json"))
     shutil.copytree(plain / "masks", data / "masks")
     assert layered("--data", data, "--out", run, "--until", "prepare").code == 0
+
+
+@pytest.mark.parametrize("name", ["cub_layered", "segthor_layered"])
+def test_weights_that_only_the_end_reads_are_missed_at_the_beginning(
+    name: str, tmp_path: Path, command: Callable[..., Ended]
+) -> None:
+    ended = command("--out", tmp_path / "run", "--set", "evaluate.fid_weights=/nowhere/inception.pt", name=name)
+    one_line(ended, 1, "evaluate.fid_weights: /nowhere/inception.pt does not exist; give the path of the file")
+    assert files(tmp_path / "run") == {"lock", "recipe.yaml", "01-prepare/started.json"}

@@ -9,7 +9,6 @@ import pytest
 import torch
 from layered_example import build, write_squares
 
-from medseg_gan.atomic import write_json
 from medseg_gan.data.pictures import PictureRecord, PictureStore, write_picture_store
 from medseg_gan.data.slices import SliceRecord, SliceStore, write_store
 from medseg_gan.labels import lookup_table
@@ -94,7 +93,6 @@ def test_no_training_masks_no_ceiling(tmp_path: Path) -> None:
     blank = np.zeros((2, 16, 16, 3), np.uint8)
     write_picture_store(tmp_path / "store", blank, blank[..., 0], records, dataset="test")
     assert ceiling_job(tmp_path / "store") is None
-    write_json(tmp_path / "trained.json", {"ceiling": False})
     assert not has_ceiling(tmp_path)
 
 

@@ -60,3 +60,12 @@ def test_progress_yields_everything_once() -> None:
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
+
+
+def test_a_total_that_comes_late_is_taken_over():
+    stream = io.StringIO()
+    with Progress(None, "prepare: phantom", "patient", stream=stream, line_every=0) as bar:
+        bar.reach(3, 12)
+        bar.reach(6)
+    assert bar.done == 6
+    assert bar.line().startswith("prepare: phantom: 6/12 patient (50%)")

@@ -64,11 +64,6 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
         phantom = folder / "phantom"
         size = config.phantom
         with Progress(None, "prepare: phantom", "patient") as bar:
-
-            def drawn(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.done)
-
             write_thorax_phantom(
                 phantom,
                 seed=inputs.seed,
@@ -79,7 +74,7 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
                 annotator_slices=size.annotator_slices,
                 matrix=size.matrix,
                 workers=workers,
-                progress=drawn,
+                progress=bar.reach,
             )
         cases = find_cases(phantom, "segthor")
         cohort = find_cases(phantom / "annotator", "segthor")
@@ -347,7 +342,7 @@ def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
                 table=store.table,
                 spacing=typical_spacing(store),
                 drop_uncertain=dropped,
-                on_done=lambda done, bar=bar: bar.update(done - bar.done),  # type: ignore[misc]
+                on_done=bar.reach,
             )
     annotator = stored_annotator(inputs, store)
     if annotator is not None:

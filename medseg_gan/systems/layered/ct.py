@@ -43,7 +43,7 @@ def prepare_ct(config: Prepare, folder: Path, inputs: Inputs, workers: int) -> d
                 annotator_patients=1,  # the stand-in annotator's cohort, which nobody reads here
                 **config.thorax.model_dump(),
                 workers=workers,
-                progress=lambda done, total: bar.update(done - bar.done),
+                progress=bar.reach,
             )
     cases = find_cases(root, "auto", config.patient_pattern)
     how = Preprocessing(lookup_table("lungs"), config.size, 1.0, None, 20.0)

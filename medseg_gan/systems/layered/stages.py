@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gan.atomic import read_json, write_json
+from medseg_gan.atomic import write_json
 from medseg_gan.data.arrays import GrowingArray
 from medseg_gan.data.phantom import birds, shelf
 from medseg_gan.data.picture_layouts import find_pictures
@@ -42,13 +42,13 @@ PSEUDO = {DOGS: "dog", CARS: "car"}
 
 def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
     """Find pictures and masks, bring them to one size, and keep their splits."""
+    files_exist(config, inputs)
     workers = config.workers or os.cpu_count() or 1
     if config.layout == "ct":
         counts = prepare_ct(config, folder, inputs, workers)
     else:
         phantom = "" if inputs.data else draw_phantom(config.phantom, folder / "phantom", inputs.seed, workers)
         found = pictures_in(inputs.data or folder / "phantom", config.layout)
-        files_exist(config, inputs)
         if config.mask_weights and found.dataset in PSEUDO:
             found = with_pseudo_masks(found, config, folder / "pseudo_masks", inputs)
         refuse_unscored(found)
@@ -124,11 +124,6 @@ def with_pseudo_masks(found: FoundPictures, config: Prepare, out: Path, inputs: 
 def draw_phantom(config: Phantom, root: Path, seed: int, workers: int) -> str:
     """Write the phantom in its data set's layout; returns its name and edition."""
     with Progress(None, "prepare: phantom", "picture") as bar:
-
-        def drawn(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.done)
-
         if config.kind == "birds":
             birds.write_birds_phantom(
                 root,
@@ -138,7 +133,7 @@ def draw_phantom(config: Phantom, root: Path, seed: int, workers: int) -> str:
                 test=config.test,
                 size=config.size,
                 workers=workers,
-                progress=drawn,
+                progress=bar.reach,
             )
             return f"bird phantom, edition {birds.EDITION}"
         shelf.write_shelf_phantom(
@@ -149,7 +144,7 @@ def draw_phantom(config: Phantom, root: Path, seed: int, workers: int) -> str:
             frames=config.frames,
             size=config.size,
             workers=workers,
-            progress=drawn,
+            progress=bar.reach,
         )
         return f"shelf phantom, edition {shelf.EDITION}"
 
@@ -286,7 +281,6 @@ def train_segmenters(config: TrainSegmenters, folder: Path, inputs: Inputs) -> N
         seed = mix_seed(inputs.seed, "segmenter", 0)
         jobs[CEILING] = {**common, **ceiling, "folder": folder / CEILING, "loss": "ce", "seed": seed}
     train_many(jobs, process_count(config.workers, inputs.device))
-    write_json(folder / "trained.json", {"ceiling": CEILING in jobs})
 
 
 def ceiling_job(prepared: Path) -> dict[str, Any] | None:
@@ -303,4 +297,4 @@ def ceiling_job(prepared: Path) -> dict[str, Any] | None:
 
 def has_ceiling(folder: Path) -> bool:
     """Whether `train_segmenters` found real masks to train on."""
-    return bool(read_json(folder / "trained.json")["ceiling"])
+    return (folder / CEILING).is_dir()
