@@ -48,6 +48,11 @@ def to_unit(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     return np.clip((hu.astype(np.float32) - low) * (2 / (high - low)) - 1, -1, 1)
 
 
+def to_grey(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """HU to uint8: the window's ends are 0 and 255."""
+    return np.round((to_unit(hu, window) + 1) * 127.5).astype(np.uint8)
+
+
 def to_hu(unit: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     """[-1, 1] to int16 HU inside the window."""
     low, high = window
@@ -121,6 +126,13 @@ class SliceStore:
     def patients(self, pool: str | None = None) -> list[str]:
         """Pseudonyms of a pool's patients, sorted."""
         return sorted({record.patient for record in self.records if pool is None or record.pool == pool})
+
+    def typical_spacing(self) -> tuple[float, float, float]:
+        """Median mm of the GAN's slices, of all where it has none; generated slices have no spacing of their own."""
+        seen = self.indices("gan")
+        spacings = [self.records[k].spacing for k in (seen if len(seen) else range(len(self)))]
+        row, column, thickness = np.median(np.array(spacings), axis=0).tolist()
+        return row, column, thickness
 
     def image_tensor(self, indices: np.ndarray | Sequence[int]) -> Tensor:
         """`(N, 1, H, W)` float32 in [-1, 1]."""

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import nibabel
-import numpy as np
 
 from medseg_gan.atomic import save_png, write_json
-from medseg_gan.data.slices import to_unit
+from medseg_gan.data.slices import to_grey
 from medseg_gan.errors import MedsegError, UsageError
 from medseg_gan.export.card import Card, write_card
 from medseg_gan.export.folder import new_folder
@@ -136,11 +135,6 @@ def _write_pairs(
             nibabel.save(to_nifti(item.label, item.spacing, _describe(item, "labels")), label)
         groups[item.name] = item.group
     return groups
-
-
-def to_grey(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """HU to uint8, the window's ends are 0 and 255."""
-    return np.round((to_unit(hu, window) + 1) * 127.5).astype(np.uint8)
 
 
 def _describe(item: LabelledSlice, what: str) -> str:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medseg_gan.checkpoint import latest_checkpoint, load_checkpoint
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.device import resolve_device
@@ -131,13 +129,10 @@ def geometry_of(run: Path, prepare: dict[str, Any]) -> SliceGeometry | None:
     if not stores:
         return None
     store = SliceStore.open(stores[0].parent)
-    seen = store.indices("gan")
-    spacings = [store.records[k].spacing for k in (seen if len(seen) else range(len(store)))]
-    row, column, thickness = np.median(np.array(spacings), axis=0).tolist()
     resampled = prepare.get("spacing")
     return SliceGeometry(
         window=store.window,
-        spacing=(row, column, thickness),
+        spacing=store.typical_spacing(),
         crop=float(prepare.get("crop") or 1.0),
         resampled=None if resampled is None else float(resampled),
     )

@@ -144,7 +144,7 @@ def train_gan(config: TrainGan, folder: Path, inputs: Inputs) -> None:
 def annotate(config: Annotate, folder: Path, inputs: Inputs) -> None:
     """Collect generated slices with an annotator's masks, and held-out ones that judge the interpreter."""
     store = SliceStore.open(inputs.folders["prepare"])
-    spacing = typical_spacing(store)
+    spacing = store.typical_spacing()
     kind = annotator_kind(config, inputs)
     source = image_source(inputs, "editgan", config)
 
@@ -252,7 +252,7 @@ def stored_annotator(inputs: Inputs, store: SliceStore) -> Annotator | None:
     kind = read_json(inputs.folders["annotate"] / "annotator.json")["kind"]
     if kind == "person":
         return None
-    return build_annotator(kind, config, inputs.folders["annotate"], store, typical_spacing(store), inputs)[0]
+    return build_annotator(kind, config, inputs.folders["annotate"], store, store.typical_spacing(), inputs)[0]
 
 
 def image_source(inputs: Inputs, variant: str, config: Annotate, block: int = 8) -> ImageSource:
@@ -262,13 +262,6 @@ def image_source(inputs: Inputs, variant: str, config: Annotate, block: int = 8)
         seed=mix_seed(inputs.seed, "latents"), psi=config.truncation_psi, block=block, precision=inputs.precision
     )
     return ImageSource(FeatureExtractor(G, variant), sampling, inputs.device)
-
-
-def typical_spacing(store: SliceStore) -> tuple[float, float, float]:
-    """Median spacing of the GAN's slices, mm: generated slices have none of their own."""
-    spacings = np.array([store.records[k].spacing for k in store.indices("gan")])
-    row, column, thickness = np.median(spacings, axis=0).tolist()
-    return row, column, thickness
 
 
 def _keep(
@@ -340,7 +333,7 @@ def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
                 indices,
                 window=store.window,
                 table=store.table,
-                spacing=typical_spacing(store),
+                spacing=store.typical_spacing(),
                 drop_uncertain=dropped,
                 on_done=bar.reach,
             )

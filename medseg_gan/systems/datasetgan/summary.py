@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gan.atomic import read_json
-from medseg_gan.data.slices import SliceStore, to_unit
+from medseg_gan.data.slices import SliceStore, to_grey
 from medseg_gan.report.page import ReportContent, write_report
 from medseg_gan.seeding import numpy_rng
 from medseg_gan.stages import Inputs
@@ -98,7 +98,7 @@ def _some(rng: np.random.Generator, indices: np.ndarray, count: int) -> np.ndarr
 
 def _grey(store: SliceStore, indices: np.ndarray) -> np.ndarray:
     """Slices in their window as `(N, H, W)` uint8."""
-    return ((to_unit(store.images[indices], store.window) + 1) * 127.5).round().astype(np.uint8)
+    return to_grey(store.images[indices], store.window)
 
 
 def _curves(folder: Path, training: TrainSegmenters) -> dict[str, list[dict[str, Any]]]:

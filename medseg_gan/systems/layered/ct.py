@@ -13,7 +13,7 @@ from medseg_gan.data.phantom.thorax import write_thorax_phantom
 from medseg_gan.data.pictures import PictureRecord, count_splits, write_picture_store
 from medseg_gan.data.preparation import Preprocessing, prepare_store
 from medseg_gan.data.records import find_cases
-from medseg_gan.data.slices import SliceStore, to_unit
+from medseg_gan.data.slices import SliceStore, to_grey
 from medseg_gan.data.splits import Split
 from medseg_gan.labels import lookup_table
 from medseg_gan.stages import Inputs
@@ -73,7 +73,7 @@ def prepare_ct(config: Prepare, folder: Path, inputs: Inputs, workers: int) -> d
 
 def as_pictures(store: SliceStore, folder: Path, config: Prepare) -> list[PictureRecord]:
     """Write the slices of a store as 8-bit grey pictures with their foreground."""
-    grey = ((to_unit(store.images, store.window) + 1) * 127.5).round().astype(np.uint8)
+    grey = to_grey(store.images, store.window)
     if config.foreground == "lungs":
         inside = np.isin(store.labels, (store.table.id_of("left_lung"), store.table.id_of("right_lung")))
     else:
