@@ -1,7 +1,8 @@
-"""bf16 against fp32 in training: two short runs of the demo's GAN, same seed, images and draws, side by side.
+"""bf16 against fp32 in training: short runs of the demo's GAN, same seed, images and draws, side by side.
 
     python benchmarks/precision.py                    # 8 thousand images each, some minutes on two cores
-    python benchmarks/precision.py --kimg 36 --seed 1
+    python benchmarks/precision.py --kimg 36 --seeds 1
+    python benchmarks/precision.py --kimg 4 --seeds 0 1 2 3 4 5 6 7 8 9 10 11   # how often is a generator lost?
 
 The runs part after a few steps, as two seeds would: what has to agree is where losses and distances go, not each value.
 """
@@ -24,6 +25,8 @@ PRECISIONS = ("fp32", "bf16")
 DISTANCE = "frechet_distance[random-conv-v1]"
 TERMS = ("loss_G", "loss_D", "sign_real", "r1", DISTANCE)
 ROWS = 8
+LOST = 10.0
+"""Distance that no sound run of this size has after its first thousand images."""
 
 
 def train(folder: Path, precision: str, kimg: float, seed: int, patients: int) -> list[dict[str, Any]]:
@@ -52,23 +55,55 @@ def table(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     return lines
 
 
+def ends(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> list[str]:
+    """A line for each seed with the last values of both precisions, and how many generators were lost."""
+    lines = ["seed  " + "".join(f"{name.split('[')[0] + ' fp32 / bf16':>34s}" for name in ("loss_D", DISTANCE))]
+    lost = dict.fromkeys(PRECISIONS, 0)
+    for seed, both in runs.items():
+        texts = []
+        for term in ("loss_D", DISTANCE):
+            last = {one: [row[term] for row in both[one] if term in row][-1] for one in PRECISIONS}
+            texts.append(" / ".join(f"{last[one]:.3f}" for one in PRECISIONS))
+        for one in PRECISIONS:
+            lost[one] += last[one] > LOST
+        lines.append(f"{seed:<6s}" + "".join(f"{text:>34s}" for text in texts))
+    counts = ", ".join(f"{one} {number} of {len(runs)}" for one, number in lost.items())
+    return [*lines, f"generators lost (distance above {LOST:g} at the end): {counts}"]
+
+
 def main() -> None:
-    """Train twice and print."""
+    """Train and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kimg", type=float, default=8.0, help="thousand images of each run")
     parser.add_argument("--patients", type=int, default=20, help="of ten slices each")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=2, help="runs at once, of one thread each")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{processor_name()}, torch {torch.__version__}; {options.kimg:g} kimg, {10 * options.patients} slices")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        common = {"kimg": options.kimg, "seed": options.seed, "patients": options.patients}
-        jobs = {one: {"folder": Path(scratch) / one, "precision": one, **common} for one in PRECISIONS}
-        runs = run_jobs(train, jobs, options.workers, "precision")
-    print("\n".join(table({one: runs[one] for one in PRECISIONS})))
-    speeds = {one: [row["img_per_s"] for row in runs[one] if "img_per_s" in row] for one in PRECISIONS}
+        jobs = {
+            f"{seed} {one}": {
+                "folder": Path(scratch) / f"{seed}-{one}",
+                "precision": one,
+                "kimg": options.kimg,
+                "seed": seed,
+                "patients": options.patients,
+            }
+            for seed in options.seeds
+            for one in PRECISIONS
+        }
+        rows = run_jobs(train, jobs, options.workers, "precision")
+    runs = {str(seed): {one: rows[f"{seed} {one}"] for one in PRECISIONS} for seed in options.seeds}
+    if len(runs) == 1:
+        print("\n".join(table(runs[str(options.seeds[0])])))
+    else:
+        print("\n".join(ends(runs)))
+    speeds = {
+        one: [row["img_per_s"] for both in runs.values() for row in both[one] if "img_per_s" in row]
+        for one in PRECISIONS
+    }
     print("images/s " + ", ".join(f"{one} {sorted(speed)[len(speed) // 2]:.0f}" for one, speed in speeds.items()))
     print(f"{DISTANCE} of 300 generated images from the training slices; {time.perf_counter() - start:.0f} s")
 

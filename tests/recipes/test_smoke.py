@@ -108,3 +108,15 @@ def test_generated_labels_are_those_of_the_factory(run: Path) -> None:
     assert len(train) == 16
     assert set(np.unique(train.labels)) <= set(range(6))
     assert np.load(folder(run, "synthesize") / "train" / "uncertainty.npy").min() >= 0
+
+
+def test_torchrun_runs_the_whole_recipe(tmp_path: Path) -> None:
+    """Two processes share the GAN's training; one of them does the rest, and a single process keeps all of it."""
+    recipe = ["medseg_gan", "recipe", "segthor_datasetgan", "--profile", "smoke", "--out", str(tmp_path / "run")]
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run([*start, *recipe], capture_output=True, text=True, timeout=600, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("report: ") == 1  # only the first process speaks
+    again = subprocess.run([sys.executable, "-m", *recipe], capture_output=True, text=True, env=environment)
+    assert again.returncode == 0 and again.stdout.count("kept") == 8, again.stdout + again.stderr
