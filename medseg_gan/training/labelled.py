@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -129,6 +129,9 @@ class StoredPictures:
 
 Slices: TypeAlias = LabelledSlices | StoredSlices | StoredPictures
 
+FINE_TUNING_FROM = 2 / 3
+"""Share of a training after which `last_share` holds."""
+
 
 @dataclass(frozen=True)
 class TrainingSource:
@@ -138,32 +141,49 @@ class TrainingSource:
         slices: the slices.
         share: part of every batch that comes from here, relative to the other sources.
         balanced: whether patients rather than slices are equally frequent.
+        last_share: `share` in the last third of the training, which so becomes fine-tuning; None: as before.
     """
 
     slices: Slices
     share: float = 1.0
     balanced: bool = False
+    last_share: float | None = None
+
+    @property
+    def final_share(self) -> float:
+        """Share at the end of the training."""
+        return self.share if self.last_share is None else self.last_share
+
+    @property
+    def mean_share(self) -> float:
+        """Share over the whole training."""
+        if self.last_share is None:
+            return self.share
+        return FINE_TUNING_FROM * self.share + (1 - FINE_TUNING_FROM) * self.last_share
 
 
 def split_batch(batch_size: int, shares: Sequence[float]) -> list[int]:
-    """Slices of each source in a batch, by largest remainder.
+    """Slices of each source in a batch, by largest remainder; none where the share is 0.
 
     Raises:
-        MedsegError: a source would get none.
+        MedsegError: a source of another share would get none.
     """
     exact = np.asarray(shares, dtype=float) / sum(shares) * batch_size
     counts = np.floor(exact + 1e-9).astype(int)
     for k in np.argsort(counts - exact, kind="stable")[: batch_size - counts.sum()]:
         counts[k] += 1
-    if (counts < 1).any():
-        raise MedsegError(f"batch_size {batch_size} leaves a source of share {min(shares):g} without a slice; raise it")
+    starved = [share for share, count in zip(shares, counts, strict=True) if share and count < 1]
+    if starved:
+        raise MedsegError(f"batch_size {batch_size} leaves a source of share {starved[0]:g} without a slice; raise it")
     return counts.tolist()
 
 
 class TrainingBatches:
     """Batches `{"image", "label"}` from several sources; batch k depends on the seed and k alone."""
 
-    def __init__(self, sources: Sequence[TrainingSource], batch_size: int, seed: int, start: int = 0) -> None:
+    def __init__(
+        self, sources: Sequence[TrainingSource], batch_size: int, seed: int, start: int = 0, steps: int | None = None
+    ) -> None:
         """Set up the streams.
 
         Args:
@@ -171,17 +191,22 @@ class TrainingBatches:
             batch_size: slices in a batch.
             seed: of the order.
             start: number of batches already used by an earlier run.
+            steps: batches of the whole training, of which the last third has the sources' last shares; None: never.
         """
         self.sources, self.seed, self.start = sources, seed, start
+        self.turn = None if steps is None else round(FINE_TUNING_FROM * steps)
         self.counts = split_batch(batch_size, [source.share for source in sources])
+        self.last_counts = split_batch(batch_size, [source.final_share for source in sources])
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         """Yield batches without end, images `(B, C, H, W)` and labels `(B, H, W)`."""
         streams = [self._stream(k) for k in range(len(self.sources))]
-        while True:
+        for number in count(self.start):
+            counts = self.counts if self.turn is None or number < self.turn else self.last_counts
             chosen = [
-                (source.slices, list(islice(stream, count)))
-                for source, stream, count in zip(self.sources, streams, self.counts, strict=True)
+                (source.slices, list(islice(stream, share)))
+                for source, stream, share in zip(self.sources, streams, counts, strict=True)
+                if share
             ]
             yield {
                 "image": torch.cat([slices.image(positions) for slices, positions in chosen]),
@@ -190,7 +215,9 @@ class TrainingBatches:
 
     def _stream(self, k: int) -> Iterator[int]:
         """Endless positions in source k, from the first one not used yet."""
-        source, seed, start = self.sources[k], mix_seed(self.seed, "source", k), self.start * self.counts[k]
+        before = self.start if self.turn is None else min(self.start, self.turn)
+        start = before * self.counts[k] + (self.start - before) * self.last_counts[k]
+        source, seed = self.sources[k], mix_seed(self.seed, "source", k)
         if source.balanced:
             return iter(PatientBalancedSampler(source.slices.patients, seed, start))
         return iter(EndlessSampler(len(source.slices), seed, start))
@@ -219,5 +246,5 @@ def class_frequencies(sources: Sequence[TrainingSource], num_classes: int) -> Te
         unknown = counts[num_classes:UNLABELLED].nonzero().flatten() + num_classes
         if len(unknown):
             raise MedsegError(f"a training label holds the value {int(unknown[0])}, wanted 0 to {num_classes - 1}")
-        total += source.share * counts[:num_classes] / counts[:num_classes].sum()
+        total += source.mean_share * counts[:num_classes] / counts[:num_classes].sum()
     return total / total.sum()

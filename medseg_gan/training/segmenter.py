@@ -94,6 +94,8 @@ def train_segmenter(
     settings = {"network": dict(network), "seed": seed, "steps": steps, "batch_size": batch_size, "lr": lr}
     settings |= {"optimizer": optimizer, "loss": loss, "augment": augment, "checkpoints": checkpoints}
     settings |= {"precision": precision, "slices": [len(source.slices) for source in sources]}
+    if any(source.last_share is not None for source in sources):
+        settings["last_shares"] = [source.final_share for source in sources]
     loss_function = _loss(loss, sources, network["num_classes"], device)
     seed_step(seed, "initial weights")
     state = load_checkpoint(backbone_weights) if backbone_weights else None
@@ -107,7 +109,7 @@ def train_segmenter(
         device=torch.device(device),
         max_epochs=1,
         epoch_length=steps,
-        train_data_loader=TrainingBatches(sources, batch_size, seed, start=done),
+        train_data_loader=TrainingBatches(sources, batch_size, seed, start=done, steps=steps),
         network=model,
         optimizer=optimiser,
         loss_function=loss_function,

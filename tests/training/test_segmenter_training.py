@@ -150,6 +150,22 @@ def test_batches_start_anywhere():
             assert torch.equal(next(first)["image"], next(later)["image"])
 
 
+def test_the_last_third_has_the_last_shares_wherever_it_is_resumed():
+    real, generated = (
+        LabelledSlices(torch.arange(n).reshape(n, 1, 1, 1) + 100.0 * k, torch.zeros(n, 1, 1))
+        for k, n in enumerate((5, 40))
+    )
+    sources = [TrainingSource(real, 0.0, last_share=1.0), TrainingSource(generated, 1.0, last_share=0.0)]
+    first = iter(TrainingBatches(sources, 4, seed=0, steps=9))
+    seen = [next(first)["image"].flatten() for _ in range(9)]
+    assert [bool((images < 100).all()) for images in seen] == [False] * 6 + [True] * 3
+    assert all((images >= 100).all() for images in seen[:6])
+    assert set(torch.cat(seen[6:]).tolist()) == set(range(5)), "every slice once before any a second time"
+    for start in (2, 6, 8):
+        later = iter(TrainingBatches(sources, 4, seed=0, start=start, steps=9))
+        assert all(torch.equal(images, next(later)["image"].flatten()) for images in seen[start:])
+
+
 def test_balanced_batches_show_patients_equally_often():
     slices = LabelledSlices(torch.arange(30.0).reshape(30, 1, 1, 1), torch.zeros(30, 1, 1), ["a"] * 25 + ["b"] * 5)
     batches = iter(TrainingBatches([TrainingSource(slices, balanced=True)], 2, seed=0))
