@@ -30,6 +30,9 @@ from medseg_gan.atomic import atomic_path, read_json, save_png, write_json, writ
 from medseg_gan.errors import MedsegError, WaitingForPerson
 from medseg_gan.labels import UNLABELLED, LabelTable
 
+VERSION = 1
+"""Of the manifest's format."""
+
 SHOWN = 6
 """Missing masks named in the message; the rest are counted."""
 
@@ -73,7 +76,7 @@ def export_images(
         MedsegError: the folder belongs to other images or another label table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = _manifest(folder) if (folder / "manifest.json").exists() else None
+    manifest = read_manifest(folder) if (folder / "manifest.json").exists() else None
     digests = [image_sha256(image) for image in images]
     known: list[dict[str, Any]] = manifest["images"] if manifest else []
     if manifest is not None:
@@ -96,7 +99,7 @@ def export_images(
     write_json(
         folder / "manifest.json",
         {
-            "version": 1,
+            "version": VERSION,
             "label_table": table.name,
             "classes": list(table.classes),
             "size": list(images.shape[1:]),
@@ -117,8 +120,8 @@ def exported_images(folder: Path) -> np.ndarray:
     """
     if not (folder / "manifest.json").exists():
         return np.empty((0, 0, 0), np.int16)
-    manifest = _manifest(folder)
-    return np.stack([_exported_image(folder, entry) for entry in manifest["images"]])
+    manifest = read_manifest(folder)
+    return np.stack([exported_image(folder, entry) for entry in manifest["images"]])
 
 
 def read_masks(folder: Path, table: LabelTable, *, next_command: str = "the same command") -> Painted:
@@ -137,20 +140,21 @@ def read_masks(folder: Path, table: LabelTable, *, next_command: str = "the same
         MedsegError: a mask has another size, unknown values, no image of its name or an image of another hash; an
             image was painted twice, or is both painted and rejected.
     """
-    manifest = _manifest(folder)
+    manifest = read_manifest(folder)
     if manifest["classes"] != list(table.classes):
         raise MedsegError(
             f"{folder} was exported for the classes {', '.join(manifest['classes'])}, "
             f"wanted {', '.join(table.classes)}; use another folder for other labels"
         )
     height, width = manifest["size"]
+    affine = slice_affine(manifest["spacing"])
     names = [entry["name"] for entry in manifest["images"]]
     exported_images(folder)  # they are still those of the manifest, so the masks were painted on them
-    rejected = _rejected(folder, names)
+    rejected = read_rejected(folder, names)
     masks: dict[str, np.ndarray] = {}
     origin: dict[str, Path] = {}
-    for path, slices in _mask_files(folder, manifest):
-        stack = read_mask(path, (len(slices), height, width), table)
+    for path, slices in mask_files(folder, manifest):
+        stack = read_mask(path, (len(slices), height, width), table, affine)
         for name, mask in zip(slices, stack, strict=True):
             if not mask.any():
                 continue  # not painted yet: every image that is not rejected shows something
@@ -191,23 +195,23 @@ def offer_earlier_masks(folder: Path, earlier: Path, names: Collection[str] | No
     Returns:
         Number of images that got a mask or were rejected again.
     """
-    old, new = _manifest(earlier), _manifest(folder)
+    old, new = read_manifest(earlier), read_manifest(folder)
     if old["classes"] != new["classes"]:
         return 0  # the numbers in its masks mean other organs
     digest_of = {entry["name"]: entry["sha256"] for entry in old["images"]}
     twin_of = {entry["sha256"]: entry["name"] for entry in new["images"] if names is None or entry["name"] in names}
     stack_of = {tuple(entry["images"]): entry["name"] for entry in new["stacks"]}
-    rejected = _rejected(folder, [entry["name"] for entry in new["images"]])
-    answered = rejected | {name for _, covered in _mask_files(folder, new) for name in covered}
-    again = {twin_of.get(digest_of[name], "") for name in _rejected(earlier, list(digest_of))} - answered - {""}
+    rejected = read_rejected(folder, [entry["name"] for entry in new["images"]])
+    answered = rejected | {name for _, covered in mask_files(folder, new) for name in covered}
+    again = {twin_of.get(digest_of[name], "") for name in read_rejected(earlier, list(digest_of))} - answered - {""}
     offered = set(again)
     for path in sorted((earlier / "masks").glob("[!.]*")):
-        covered = _covers(old).get(_stem(path), [])
+        covered = _covers(old).get(mask_stem(path), [])
         twins = tuple(twin_of.get(digest_of[name], "") for name in covered)
         stem = twins[0] if len(twins) == 1 else stack_of.get(twins)
         if not stem or answered & set(twins):
             continue
-        with atomic_path(folder / "masks" / (stem + path.name.removeprefix(_stem(path)))) as temporary:
+        with atomic_path(folder / "masks" / (stem + path.name.removeprefix(mask_stem(path)))) as temporary:
             shutil.copyfile(path, temporary)
         answered |= set(twins)
         offered |= set(twins)
@@ -263,7 +267,7 @@ def _check_same_work(
             )
 
 
-def _exported_image(folder: Path, entry: dict[str, Any]) -> np.ndarray:
+def exported_image(folder: Path, entry: dict[str, Any]) -> np.ndarray:
     """One image of the manifest, `(H, W)`, which must still be the one that was exported."""
     path = folder / "images" / f"{entry['name']}.nii.gz"
     try:
@@ -275,7 +279,7 @@ def _exported_image(folder: Path, entry: dict[str, Any]) -> np.ndarray:
     return image
 
 
-def _mask_files(folder: Path, manifest: dict[str, Any]) -> list[tuple[Path, list[str]]]:
+def mask_files(folder: Path, manifest: dict[str, Any]) -> list[tuple[Path, list[str]]]:
     """Mask files with the images each one covers; a file that belongs to no image is refused."""
     covers = _covers(manifest)
     numbered = {name.split("-")[0]: name for name in covers}
@@ -283,13 +287,13 @@ def _mask_files(folder: Path, manifest: dict[str, Any]) -> list[tuple[Path, list
     for path in sorted((folder / "masks").glob("*")):
         if path.name.startswith("."):
             continue  # a viewer's or an interrupted copy's own file
-        stem = _stem(path)
+        stem = mask_stem(path)
         if stem == path.name:
-            raise MedsegError(f"{path} is neither .png nor .nii.gz; save the mask as one of them")
+            raise MedsegError(f"{path} is neither .png nor .nii.gz or .nrrd; save the mask as one of them")
         if stem not in covers:
             other = numbered.get(stem.split("-")[0])
             hint = (
-                f"was painted on another image than {other}; repaint it"
+                f"was painted on another image than {other} (a mask of another run?); repaint it"
                 if other and "-" in stem
                 else "belongs to no image"
             )
@@ -304,12 +308,12 @@ def _covers(manifest: dict[str, Any]) -> dict[str, list[str]]:
     return covers | {entry["name"]: entry["images"] for entry in manifest["stacks"]}
 
 
-def _stem(path: Path) -> str:
+def mask_stem(path: Path) -> str:
     """Name of the image or stack that a mask is for; the whole name where the ending is none of a mask."""
-    return re.sub(r"\.(nii\.gz|nii|png)$", "", path.name, flags=re.IGNORECASE)
+    return re.sub(r"\.(nii\.gz|nii|seg\.nrrd|nrrd|png)$", "", path.name, flags=re.IGNORECASE)
 
 
-def _rejected(folder: Path, names: list[str]) -> set[str]:
+def read_rejected(folder: Path, names: list[str]) -> set[str]:
     """Names of the images that a person found implausible."""
     path = folder / "rejected.txt"
     if not path.exists():
@@ -328,21 +332,31 @@ def _rejected(folder: Path, names: list[str]) -> set[str]:
     return rejected
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
         raise MedsegError(f"{folder} holds no exported images (manifest.json is missing); export them first")
     manifest = read_json(path)
-    if not isinstance(manifest, dict) or not {"classes", "size", "images", "stacks"} <= manifest.keys():
+    version = manifest.get("version") if isinstance(manifest, dict) else None
+    if isinstance(version, int) and version != VERSION:
+        raise MedsegError(
+            f"{path} is of another version of medseg-gan (its format is {version}, this one reads {VERSION}); go on "
+            "with the version that made it, or export again into an empty folder"
+        )
+    if not isinstance(manifest, dict) or not {"classes", "size", "spacing", "images", "stacks"} <= manifest.keys():
         raise MedsegError(f"{path} does not say which images were exported; it was edited, remove it")
     return manifest
 
 
+def slice_affine(spacing: Sequence[float]) -> np.ndarray:
+    """`(4, 4)` from the index of an exported volume to RAS mm; a generated slice lies nowhere, so it lies at 0."""
+    row_mm, column_mm, thickness = (float(value) for value in spacing)
+    return np.diag([-column_mm, -row_mm, thickness, 1.0])
+
+
 def _save_nifti(path: Path, images: np.ndarray, spacing: Sequence[float]) -> None:
     """Write `(N, H, W)` slices as a `(W, H, N)` volume; columns run to the patient's left, rows to posterior."""
-    row_mm, column_mm, thickness = (float(value) for value in spacing)
-    affine = np.diag([-column_mm, -row_mm, thickness, 1.0])  # NIfTI axes point right, anterior, superior
-    volume = nibabel.Nifti1Image(np.ascontiguousarray(images.transpose(2, 1, 0)), affine)
+    volume = nibabel.Nifti1Image(np.ascontiguousarray(images.transpose(2, 1, 0)), slice_affine(spacing))
     with atomic_path(path) as temporary:
         nibabel.save(volume, temporary)
 
@@ -354,11 +368,12 @@ def _readme(table: LabelTable, size: tuple[int, ...]) -> str:
     )
     return f"""How to paint the masks
 
-1. Open images/NUMBER-HASH.png or .nii.gz (one slice), or images/stack-HASH.nii.gz (all of them).
+1. In the browser: `medseg-gan annotate RUN` opens a page that does all of this; RUN is the folder of the run. Or
+   open images/NUMBER-HASH.png or .nii.gz (one slice), or images/stack-HASH.nii.gz (all of them).
    ITK-SNAP: Segmentation > Import Label Descriptions > labels.txt. 3D Slicer: load labels.ctbl as a colour table.
 2. Paint these classes, every pixel of them:
 {classes}
-3. Save each mask in masks/ under the name of its image or stack: masks/NUMBER-HASH.png or .nii.gz.
+3. Save each mask in masks/ under the name of its image or stack: masks/NUMBER-HASH.png, .nii.gz or .nrrd.
    {size[0]}x{size[1]} pixels; PNG as 8-bit grey holding the class numbers, or in exactly the colours above, unsmoothed.
 4. An image that shows no plausible anatomy: write its number on a line of rejected.txt and paint nothing.
 5. Run the same command again. It goes on when every image has a mask or is rejected; a mask without any class counts

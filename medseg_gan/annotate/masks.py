@@ -8,25 +8,42 @@ import nibabel
 import numpy as np
 from PIL import Image
 
+from medseg_gan.data.volumes import SimpleITKReader, simpleitk_affine
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import LabelTable
 
+SAME_GRID_MM = 1e-3
+"""Difference up to which two grids are the same; viewers write them in single precision."""
 
-def read_mask(path: Path, shape: tuple[int, int, int], table: LabelTable) -> np.ndarray:
+
+def read_mask(path: Path, shape: tuple[int, int, int], table: LabelTable, affine: np.ndarray) -> np.ndarray:
     """Read one mask file.
 
     Args:
-        path: `.png` (8-bit grey class ids, or exactly the table's colours) or `.nii`, `.nii.gz` (`(W, H, N)` ids).
+        path: `.png` (8-bit grey class ids, or exactly the table's colours), or `(W, H, N)` ids as `.nii`, `.nii.gz` or
+            `.nrrd`. A PNG says nothing of where it lies, so one that is turned in a square is not found out.
         shape: `(N, H, W)` wanted; N is 1 except for stacks.
         table: classes that may occur.
+        affine: `(4, 4)` of the image it was painted on, from index to RAS mm.
 
     Returns:
         `(N, H, W)` uint8 class ids.
 
     Raises:
-        MedsegError: the file cannot be read, has another size, or holds values outside the table.
+        MedsegError: the file cannot be read, has another size, lies elsewhere than its image or is turned against it,
+            or holds values outside the table.
     """
-    values = _read_png(path, table)[None] if path.suffix.lower() == ".png" else _read_nifti(path)
+    if path.suffix.lower() == ".png":
+        values = _read_png(path, table)[None]
+    else:
+        volume, own = _read_nrrd(path) if path.suffix.lower() == ".nrrd" else _read_nifti(path)
+        if volume.ndim == 2:  # a flat file says nothing of the third axis
+            volume, own = volume[:, :, None], own.copy()
+            own[:, 2], own[2, :] = affine[:, 2], affine[2, :]
+        if volume.ndim != 3:
+            raise MedsegError(f"{path} has {volume.ndim} axes; wanted a label map of width x height x slices")
+        _check_grid(path, own, affine)
+        values = volume.transpose(2, 1, 0)
     if values.shape != shape:
         got, wanted = ("x".join(str(length) for length in reversed(sizes)) for sizes in (values.shape, shape))
         raise MedsegError(f"{path} is {got} (width x height x slices), its image {wanted}; repaint it at that size")
@@ -40,23 +57,48 @@ def read_mask(path: Path, shape: tuple[int, int, int], table: LabelTable) -> np.
     return values.astype(np.uint8)
 
 
-def _read_nifti(path: Path) -> np.ndarray:
-    """`(W, H, N)` volume as `(N, H, W)`; its axes must run as in the exported image."""
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """`(W, H, N)` volume, or `(W, H)`, with its `(4, 4)` affine."""
     try:
         image = nibabel.Nifti1Image.from_filename(path)
         volume = np.asarray(image.dataobj)
     except (OSError, EOFError, nibabel.filebasedimages.ImageFileError, ValueError) as error:
         raise MedsegError(f"{path} cannot be read ({str(error)[:120]}); save it again as .nii.gz") from error
-    if volume.ndim == 2:
-        volume = volume[:, :, None]
-    if volume.ndim != 3:
-        raise MedsegError(f"{path} has {volume.ndim} axes; wanted a label map of width x height x slices")
-    orientation = nibabel.aff2axcodes(image.affine)
-    if orientation != ("L", "P", "S"):
+    return volume, image.affine
+
+
+def _read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """`(W, H, N)` volume, or `(W, H)`, with its `(4, 4)` affine."""
+    try:
+        image = SimpleITKReader().read(path)
+    except RuntimeError as error:
+        why = str(error).strip().splitlines()[-1][:120]
+        raise MedsegError(f"{path} cannot be read ({why}); save it again as .nrrd") from error
+    if path.name.lower().endswith(".seg.nrrd") or any(key.startswith("Segment0_") for key in image.GetMetaDataKeys()):
         raise MedsegError(
-            f"{path} has the axes {''.join(orientation)}, its image LPS; save the mask on the grid of its image"
+            f"{path} is a segmentation of 3D Slicer, whose layers and numbers are its own; export it there as a "
+            "labelmap, with labels.ctbl as its colour table, and save that as .nrrd or .nii.gz"
         )
-    return volume.transpose(2, 1, 0)
+    volume, _ = SimpleITKReader().get_data(image)
+    return volume, simpleitk_affine(image)
+
+
+def _check_grid(path: Path, own: np.ndarray, wanted: np.ndarray) -> None:
+    """Refuse a mask that does not lie on the grid of its image; nothing is turned or moved back in silence."""
+    axes, image_axes = ("".join(str(axis) for axis in nibabel.aff2axcodes(affine)) for affine in (own, wanted))
+    advice = "save the mask on the grid of its image"
+    if axes != image_axes:
+        raise MedsegError(f"{path} is mirrored or turned: it has the axes {axes}, its image {image_axes}; {advice}")
+    if np.abs(own[:3, :3] - wanted[:3, :3]).max() > SAME_GRID_MM:
+        steps, image_steps = (np.linalg.norm(affine[:3, :3], axis=0) for affine in (own, wanted))
+        if np.abs(steps - image_steps).max() > SAME_GRID_MM:
+            got, should = (" x ".join(f"{step:.4g}" for step in found) for found in (steps, image_steps))
+            raise MedsegError(f"{path} has pixels of {got} mm, its image of {should} mm; {advice}")
+        raise MedsegError(f"{path} is turned against its image by less than a quarter turn; {advice}")
+    shift = own[:3, 3] - wanted[:3, 3]
+    if np.abs(shift).max() > SAME_GRID_MM:
+        by = ", ".join(f"{value:.4g}" for value in shift)
+        raise MedsegError(f"{path} is shifted against its image by ({by}) mm; {advice}")
 
 
 def _read_png(path: Path, table: LabelTable) -> np.ndarray:
@@ -77,17 +119,35 @@ def _read_png(path: Path, table: LabelTable) -> np.ndarray:
 
 def _ids_of_colours(path: Path, colours: np.ndarray, table: LabelTable) -> np.ndarray:
     """Exact palette look-up of `(H, W, 4)`; fully transparent is background."""
-    codes = (colours[..., 0] << 16) + (colours[..., 1] << 8) + colours[..., 2]
-    codes = np.where(colours[..., 3] == 0, 0, codes)
-    palette = {(red << 16) + (green << 8) + blue: index for index, (red, green, blue) in enumerate(table.palette)}
-    ids = np.full(codes.shape, -1, np.int64)
-    for code, index in palette.items():
-        ids[codes == code] = index
+    ids = colours_to_ids(colours, table)
     if (ids < 0).any():
         row, column = np.argwhere(ids < 0)[0]
         found = ", ".join(str(value) for value in colours[row, column, :3])
         raise MedsegError(
-            f"{path} has the unknown colour ({found}) in row {row}, column {column}; wanted exactly the colours of "
-            f"labels.txt ({', '.join(table.classes)}), without smoothing"
+            f"{path} has the unknown colour ({found}) in row {row}, column {column}, and {(ids < 0).sum()} such pixels "
+            f"in all; wanted exactly the colours of labels.txt ({', '.join(table.classes)}), without smoothing: switch "
+            "antialiasing off"
         )
+    return ids
+
+
+def colours_to_ids(colours: np.ndarray, table: LabelTable) -> np.ndarray:
+    """Exact palette look-up.
+
+    Args:
+        colours: `(H, W, 4)` RGBA; fully transparent is background. A label may be see-through, but evenly: alpha that
+            varies is an antialiased edge.
+        table: classes and their colours.
+
+    Returns:
+        `(H, W)` int64 class ids; -1 where the colour is that of no class.
+    """
+    colours = colours.astype(np.int64)
+    alpha = colours[..., 3]
+    codes = (colours[..., 0] << 16) + (colours[..., 1] << 8) + colours[..., 2]
+    codes = np.where(alpha == 0, 0, codes)
+    ids = np.full(codes.shape, -1, np.int64)
+    for index, (red, green, blue) in enumerate(table.palette):
+        ids[codes == (red << 16) + (green << 8) + blue] = index
+    ids[(alpha > 0) & (alpha < alpha.max())] = -1
     return ids

@@ -3,6 +3,7 @@
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 
 from medseg_gan.annotate.files import export_images, image_sha256, offer_earlier_masks, read_masks
@@ -232,4 +233,107 @@ def test_a_stack_and_rejections_are_offered_too_but_only_to_the_images_named(tmp
 
 def test_a_folder_without_export_says_so(tmp_path):
     with pytest.raises(MedsegError, match="holds no exported images"):
+        read_masks(tmp_path, TABLE)
+
+
+def save_nrrd(path, masks, spacing=SPACING, origin=(0.0, 0.0, 0.0), **meta):
+    image = sitk.GetImageFromArray(masks)  # (N, H, W), as SimpleITK has it
+    image.SetSpacing((spacing[1], spacing[0], spacing[2]))
+    image.SetOrigin(origin)
+    for key, value in meta.items():
+        image.SetMetaData(key, value)
+    sitk.WriteImage(image, str(path))
+
+
+def test_nrrd_masks_of_an_image_and_of_the_stack_come_back_equal(tmp_path, images, masks):
+    names = export(tmp_path, images[:1])
+    save_nrrd(tmp_path / "masks" / f"{names[0]}.nrrd", masks[:1])
+    np.testing.assert_array_equal(read_masks(tmp_path, TABLE).labels, masks[:1])
+    export(tmp_path, images)
+    stack = max((tmp_path / "images").glob("stack-*.nii.gz"), key=lambda path: nibabel.load(path).shape[2])
+    save_nrrd(tmp_path / "masks" / stack.name.replace(".nii.gz", ".nrrd"), masks[1:])
+    np.testing.assert_array_equal(read_masks(tmp_path, TABLE).labels, masks)
+
+
+def test_a_flat_nrrd_lies_on_its_image(tmp_path, images, masks):
+    (name,) = export(tmp_path, images[:1])
+    flat = sitk.GetImageFromArray(masks[0])
+    flat.SetSpacing((SPACING[1], SPACING[0]))
+    sitk.WriteImage(flat, str(tmp_path / "masks" / f"{name}.nrrd"))
+    np.testing.assert_array_equal(read_masks(tmp_path, TABLE).labels, masks[:1])
+
+
+def test_a_segmentation_of_slicer_is_refused_with_what_to_export(tmp_path, images, masks):
+    (name,) = export(tmp_path, images[:1])
+    path = tmp_path / "masks" / f"{name}.seg.nrrd"
+    save_nrrd(path, masks[:1])
+    with pytest.raises(MedsegError, match=r"segmentation of 3D Slicer.*export it there as a labelmap"):
+        read_masks(tmp_path, TABLE)
+    path.unlink()
+    save_nrrd(tmp_path / "masks" / f"{name}.nrrd", masks[:1], Segment0_ID="heart")
+    with pytest.raises(MedsegError, match="segmentation of 3D Slicer"):
+        read_masks(tmp_path, TABLE)
+
+
+def turned(angle):
+    """An affine as exported, turned by an angle about the body's axis."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]) @ np.diag([-2.0, -2.5, 3.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("affine", "message"),
+    [
+        (np.diag([2.0, -2.5, 3.0, 1.0]), "mirrored or turned: it has the axes RPS, its image LPS"),
+        (turned(np.pi / 2), "mirrored or turned"),
+        (turned(0.02), "turned against its image by less than a quarter turn"),
+        (np.diag([-2.0, -2.4, 3.0, 1.0]), r"pixels of 2 x 2.4 x 3 mm, its image of 2 x 2.5 x 3 mm"),
+        (turned(0.0) + np.pad([[4.0], [0], [0]], ((0, 1), (3, 0))), r"shifted against its image by \(4, 0, 0\) mm"),
+    ],
+)
+def test_a_mask_on_another_grid_is_named_with_what_is_wrong(tmp_path, images, masks, affine, message):
+    names = export(tmp_path, images)
+    nibabel.save(nibabel.Nifti1Image(masks[:1].transpose(2, 1, 0), affine), tmp_path / "masks" / f"{names[0]}.nii.gz")
+    with pytest.raises(MedsegError, match=rf"{names[0]}.nii.gz .*{message}"):
+        read_masks(tmp_path, TABLE)
+
+
+def test_a_shift_that_single_precision_makes_is_none(tmp_path, images, masks):
+    (name,) = export(tmp_path, images[:1])
+    save_nrrd(tmp_path / "masks" / f"{name}.nrrd", masks[:1], origin=(1e-5, -1e-5, 0.0))
+    np.testing.assert_array_equal(read_masks(tmp_path, TABLE).labels, masks[:1])
+
+
+def test_antialiased_edges_are_named_by_colour_and_by_transparency(tmp_path, images, masks):
+    (name,) = export(tmp_path, images[:1])
+    path = tmp_path / "masks" / f"{name}.png"
+    smooth = TABLE.colour(np.repeat(np.arange(2, dtype=np.uint8), 8)[None].repeat(SIZE[0], 0))
+    smooth[:, 7] = (smooth[:, 6].astype(int) + smooth[:, 8]) // 2
+    Image.fromarray(smooth).save(path)
+    with pytest.raises(MedsegError, match=r"unknown colour \(107, 34, 40\) in row 0, column 7, and 12 such pixels"):
+        read_masks(tmp_path, TABLE)
+    alpha = np.full(SIZE, 255, np.uint8)
+    alpha[3, 4] = 90
+    Image.fromarray(np.dstack([TABLE.colour(np.ones(SIZE, np.uint8)), alpha])).save(path)
+    with pytest.raises(MedsegError, match=r"row 3, column 4, and 1 such pixels"):
+        read_masks(tmp_path, TABLE)
+    Image.fromarray(np.dstack([TABLE.colour(np.ones(SIZE, np.uint8)), alpha * 0 + 127])).save(path)  # evenly
+    assert (read_masks(tmp_path, TABLE).labels == 1).all()
+
+
+def test_a_mask_of_another_run_is_named(tmp_path, images, masks):
+    names = export(tmp_path / "this", images)
+    (other,) = export(tmp_path / "other", images[1:2])
+    save_grey(tmp_path / "this", other, masks[1])
+    with pytest.raises(
+        MedsegError, match=f"{other}.png was painted on another image than {names[0]} .a mask of another"
+    ):
+        read_masks(tmp_path / "this", TABLE)
+
+
+def test_an_export_of_another_version_is_refused(tmp_path, images):
+    export(tmp_path, images)
+    path = tmp_path / "manifest.json"
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(MedsegError, match="of another version of medseg-gan"):
         read_masks(tmp_path, TABLE)
