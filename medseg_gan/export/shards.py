@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -43,27 +44,43 @@ def write_shards(out: Path, parts: Sequence[Selection], card: Card, *, samples: 
             name = f"shard-{len(counts):06d}.tar"
             with tarfile.open(folder / name, "w", format=tarfile.USTAR_FORMAT) as shard:
                 for item in batch:
-                    for ending, content in _files(item):
-                        entry = tarfile.TarInfo(f"{item.name}.{ending}")
-                        entry.size = len(content)
-                        shard.addfile(entry, io.BytesIO(content))
+                    for ending, content in sample_files(item).items():
+                        add_file(shard, f"{item.name}.{ending}", content)
             counts[name] = len(batch)
         write_json(folder / "shards.json", {"version": 1, "shards": counts, "samples": sum(counts.values())})
         write_card(folder, card)
     return out
 
 
-def _files(item: LabelledSlice) -> Iterator[tuple[str, bytes]]:
-    image, label = io.BytesIO(), io.BytesIO()
+def add_file(shard: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file without time or owner: what is in it decides the bytes of the shard."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    shard.addfile(entry, io.BytesIO(content))
+
+
+def sample_files(item: LabelledSlice, **facts: Any) -> dict[str, bytes]:
+    """Files of one sample by their endings.
+
+    Args:
+        item: the slice.
+        facts: what `json` says besides, plain values.
+    """
+    image = io.BytesIO()
     np.save(image, item.image, allow_pickle=False)
-    Image.fromarray(item.label).save(label, format="PNG")
-    facts = {
+    facts |= {
         "synthetic": item.synthetic,
         "group": item.group,
         "spacing_mm": list(item.spacing),
         "uncertainty": item.uncertainty,
         "notice": "research only",
     }
-    yield "image.npy", image.getvalue()
-    yield "label.png", label.getvalue()
-    yield "json", json.dumps(facts, sort_keys=True).encode()
+    text = json.dumps(facts, sort_keys=True).encode()
+    return {"image.npy": image.getvalue(), "label.png": png_bytes(item.label), "json": text}
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """`(H, W)` uint8 as a lossless PNG."""
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, format="PNG")
+    return content.getvalue()

@@ -37,6 +37,8 @@ def run_jobs(
     workers: int,
     description: str,
     total: int | None = None,
+    unit: str = "job",
+    sizes: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Call `function` once per job and collect what it returns.
 
@@ -45,7 +47,9 @@ def run_jobs(
         jobs: picklable keyword arguments by the job's name.
         workers: processes; 1 calls the function here, with this process's threads.
         description: on the progress bar.
-        total: number of jobs with those done earlier, for the bar.
+        total: number of units with those done earlier, for the bar.
+        unit: what the bar counts.
+        sizes: units of each job; one each by default.
 
     Returns:
         Results by name.
@@ -53,14 +57,16 @@ def run_jobs(
     Raises:
         MedsegError: a job failed, in one line with its name; the others are ended.
     """
-    total = len(jobs) if total is None else total
+    sizes = dict.fromkeys(jobs, 1) if sizes is None else sizes
+    count = sum(sizes[name] for name in jobs)
+    total = count if total is None else total
     results: dict[str, Any] = {}
-    with Progress(total, description, "job", initial=total - len(jobs)) as bar:
+    with Progress(total, description, unit, initial=total - count) as bar:
         if workers <= 1 or len(jobs) <= 1:
             for name, arguments in jobs.items():
                 results[name] = _call(name, partial(function, **arguments))
                 bar.note(name)
-                bar.update()
+                bar.update(sizes[name])
             return results
         pool = ProcessPoolExecutor(
             min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
@@ -70,7 +76,7 @@ def run_jobs(
             for future in as_completed(names):
                 results[names[future]] = _call(names[future], future.result)
                 bar.note(names[future])
-                bar.update()
+                bar.update(sizes[names[future]])
         except BaseException:  # Ctrl-C as well: nothing may go on behind the user's back
             for process in list((pool._processes or {}).values()):
                 process.terminate()

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from medseg_gan.errors import MedsegError
+from medseg_gan.training import pool
 from medseg_gan.training.pool import process_count, run_jobs
 
 
@@ -35,6 +36,21 @@ def test_a_failing_job_is_named_and_ends_the_others():
 def test_a_killed_process_is_reported():
     with pytest.raises(MedsegError, match="want of memory; use fewer workers"):
         run_jobs(os._exit, {"a": {"status": 9}, "b": {"status": 9}}, 2, "there")
+
+
+def test_the_bar_counts_units_of_jobs_with_those_done_earlier(monkeypatch):
+    bars = []
+
+    class Kept(pool.Progress):
+        def __init__(self, *arguments, **words):
+            super().__init__(*arguments, **words)
+            bars.append(self)
+
+    monkeypatch.setattr(pool, "Progress", Kept)
+    jobs = {"long": {"a": 1}, "short": {"a": 2}}
+    run_jobs(_pid_and_square, jobs, 1, "here", total=20, unit="image", sizes={"long": 8, "short": 5})
+    run_jobs(_pid_and_square, jobs, 1, "here")
+    assert [(bar.initial, bar.done, bar.total, bar.unit) for bar in bars] == [(7, 20, 20, "image"), (0, 2, 2, "job")]
 
 
 def test_one_job_runs_here():

@@ -1,0 +1,250 @@
+"""Synthesis at scale: pairs in shards, made by any number of processes and machines, the same bytes however."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medseg_gan import processes
+from medseg_gan.atomic import read_json, write_json
+from medseg_gan.data.slices import SliceStore
+from medseg_gan.device import resolve_device
+from medseg_gan.errors import MedsegError, UsageError, did_you_mean
+from medseg_gan.export.pair_files import FORMATS
+from medseg_gan.stages import Plan, changed_values
+from medseg_gan.systems.datasetgan.factory import Judge, LabelFactory
+from medseg_gan.systems.datasetgan.factory_files import FactoryFiles, factory_files
+from medseg_gan.systems.datasetgan.pair_manifest import MANIFEST, write_manifest
+from medseg_gan.systems.datasetgan.pair_shards import Shape, Shard, cut_shards, is_there, make_shard
+from medseg_gan.systems.datasetgan.quality import CLASSES
+from medseg_gan.training.log import Progress
+from medseg_gan.training.memory import keep_freed_memory
+from medseg_gan.training.pool import run_jobs
+
+SETTINGS = "settings.json"
+SHARD = 512
+"""Pairs of a shard: what a kill can cost each process, and what workers share out."""
+
+
+def synthesize_pairs(
+    plan: Plan,
+    out: Path | None = None,
+    *,
+    num: int,
+    to: str = "shards",
+    start: int = 0,
+    workers: int = 0,
+    part: str = "1/1",
+    shard: int = SHARD,
+    keep: str | Sequence[str] = (),
+    device: str = "auto",
+) -> Path:
+    """Make labelled pairs with the factory of a finished run, at indices that the run itself never uses.
+
+    Called again, it keeps the shards that are there. Processes of torchrun and parts of a job array share the work;
+    whoever finds all shards there writes the manifest.
+
+    Args:
+        plan: of the run.
+        out: folder to fill; None: `RUN/synthesized/<format>`.
+        num: of pairs.
+        to: `shards` (webdataset), `png` or `nifti`.
+        start: first pair; pairs `start` to `start + num - 1` are made.
+        workers: processes of one thread each on this machine; 0: one per core, on a GPU one.
+        part: `I/N`: every N-th shard, from the I-th on; 1/1 is all of them.
+        shard: pairs of a shard.
+        keep: predicted classes of the pairs that are written, such as `good,partial`; all by default.
+        device: `auto`, `cpu` or `cuda`.
+
+    Returns:
+        The folder; it has a `manifest.json` once all shards are there.
+
+    Raises:
+        MedsegError: a stage is not finished, the folder holds pairs of other settings, or the disk is full.
+        UsageError: a number, part, format or folder that makes no sense.
+    """
+    first, of = _parse(part)
+    _check(num, to, start, workers, shard)
+    where = _folder(plan, out or plan.run / "synthesized" / to)
+    device = resolve_device(device)
+    workers = _workers(workers, device)
+    files = factory_files(plan)
+    kept = _classes(keep, files)
+    pairs = SliceStore.open(plan.finished("synthesize") / "train")
+    shards = cut_shards(start, num, files.sampling.block, shard)
+    shape = Shape(to, pairs.window, pairs.records[0].spacing)
+    files.open(device)  # a wrong weight file is told before anything is written
+    settings = {
+        "version": 1,
+        "format": to,
+        "start": start,
+        "num": num,
+        "shard": shard,
+        "first_index": shards[0].indices.start,
+        "sampling": asdict(files.sampling),
+        "generator_sha256": files.weights_sha256,
+        "interpreter_sha256": files.interpreter_sha256,
+        "quality_sha256": files.quality_sha256(),
+        "keep": list(kept),
+        "size": pairs.size,
+        "window_hu": list(shape.window),
+        "spacing_mm": list(shape.spacing),
+        "label_table": pairs.table.name,
+        "classes": list(pairs.table.classes),
+        "device": device,
+    }
+    _begin(where, settings)
+    finished = (where / MANIFEST).is_file() and all(is_there(where, one, to) for one in shards)
+    with processes.group(device):
+        mine = shards[first - 1 :: of][processes.rank() :: processes.count()]
+        make_shards(where, mine, files, shape, device, workers=workers, keep=kept)
+        processes.gathered(torch.zeros(1))  # all others are done with theirs as well
+    if processes.is_first() and not finished and all(is_there(where, one, to) for one in shards):
+        write_manifest(where, settings, shards, plan)
+    return where
+
+
+def make_shards(
+    folder: Path,
+    shards: Sequence[Shard],
+    files: FactoryFiles,
+    shape: Shape,
+    device: str,
+    *,
+    workers: int = 1,
+    keep: tuple[str, ...] = (),
+) -> None:
+    """Make the shards that are not there, in this process or in several.
+
+    Every process computes on the CPU with one thread: more of them would give other last bits.
+
+    Args:
+        folder: of all shards.
+        shards: to be made here.
+        files: of the factory.
+        shape: of the files.
+        device: `cpu` or `cuda`.
+        workers: processes.
+        keep: predicted classes of the pairs that are written; all if empty.
+
+    Raises:
+        MedsegError: the disk is full, or a worker was ended from outside.
+    """
+    missing = [one for one in shards if not is_there(folder, one, shape.to)]
+    total = sum(len(one.indices) for one in shards)
+    left = sum(len(one.indices) for one in missing)
+    if not missing:
+        return
+    if workers == 1 or len(missing) == 1:
+        with one_thread(device), Progress(total, "synthesize", "image", initial=total - left) as bar:
+            keep_freed_memory()
+            factory, judge = files.open(device), files.open_judge()
+            for one in missing:
+                make_shard(folder, one, factory, shape, judge, keep, bar.update)
+        return
+    common = {"folder": folder, "files": files, "shape": shape, "device": device, "keep": keep}
+    jobs = {f"shard {one.number}": {"shard": one, **common} for one in missing}
+    sizes = {f"shard {one.number}": len(one.indices) for one in missing}
+    run_jobs(work, jobs, workers, "synthesize", total, "image", sizes)
+
+
+def work(folder: Path, shard: Shard, files: FactoryFiles, shape: Shape, device: str, keep: tuple[str, ...]) -> None:
+    """A worker's job: one shard, with a factory that it opens once."""
+    factory, judge = _opened(files, device)
+    make_shard(folder, shard, factory, shape, judge, keep)
+
+
+@lru_cache(maxsize=1)
+def _opened(files: FactoryFiles, device: str) -> tuple[LabelFactory, Judge | None]:
+    return files.open(device), files.open_judge()
+
+
+@contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """Compute with one thread on the CPU, and afterwards with as many as before."""
+    before = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _workers(asked: int, device: str) -> int:
+    """Processes of this machine: one per core that it may use, one on a GPU, one beside others of torchrun."""
+    if processes.launched() > 1:
+        if asked > 1:
+            raise UsageError(f"--workers {asked} beside torchrun: torchrun starts the processes; leave --workers out")
+        return 1
+    if asked or device == "cuda":
+        return asked or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _parse(part: str) -> tuple[int, int]:
+    """I and N of `I/N`."""
+    found = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", part)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f"--part {part}: wanted I/N such as 2/8, with I from 1 to N")
+    return int(found[1]), int(found[2])
+
+
+def _classes(keep: str | Sequence[str], files: FactoryFiles) -> tuple[str, ...]:
+    """Predicted classes that are kept, in order of quality; none where all are."""
+    asked = [word.strip() for word in keep.split(",")] if isinstance(keep, str) else list(keep)
+    for word in asked:
+        if word not in CLASSES:
+            raise UsageError(f"--keep {word}: wanted some of {','.join(CLASSES)}{did_you_mean(word, CLASSES)}")
+    if asked and files.quality is None:
+        raise MedsegError("--keep goes by predicted quality, which this run has not learned; use --rerun synthesize")
+    return tuple(word for word in CLASSES if word in asked)
+
+
+def _check(num: int, to: str, start: int, workers: int, shard: int) -> None:
+    if to not in FORMATS:
+        raise UsageError(f"--to {to}: wanted one of {', '.join(FORMATS)}{did_you_mean(to, FORMATS)}")
+    for option, value, least in (("--num", num, 1), ("--start", start, 0), ("--shard", shard, 1)):
+        if value < least:
+            raise UsageError(f"{option} {value}: wanted {least} or more")
+    if shard > 1000 and to != "shards":
+        raise UsageError(f"--shard {shard}: a folder holds at most 1000 pictures; wanted 1 to 1000 with --to {to}")
+    if workers < 0:
+        raise UsageError(f"--workers {workers}: wanted 1 or more, or 0 for one per core")
+
+
+def _folder(plan: Plan, out: Path) -> Path:
+    """A folder that is new, empty, or holds such pairs, and is no stage's."""
+    place = out.resolve()
+    for stage in plan.stages:
+        if place.is_relative_to(plan.folder(stage).resolve()):
+            raise UsageError(f"--out {out} lies in the folder of the stage {stage.name}; choose another")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file, wanted a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / SETTINGS).is_file():
+        raise UsageError(f"--out {out} holds something else; choose another folder")
+    return out
+
+
+def _begin(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Note what the pairs are made with, or refuse to mix them with others."""
+    path = folder / SETTINGS
+    if path.is_file():
+        changed = changed_values(read_json(path), dict(settings))
+        if changed:
+            hint = "; more pairs are those from --start on" if changed[0].startswith("num:") else ""
+            raise MedsegError(f"{folder} was begun otherwise ({', '.join(changed)}); use another --out{hint}")
+        return
+    if processes.is_first():
+        try:
+            write_json(path, settings)
+        except OSError as error:
+            raise UsageError(f"--out {folder} cannot be written to ({error.strerror}); choose another") from error
