@@ -45,6 +45,9 @@ def project_image(
 ) -> Path:
     """Find the latent whose picture is nearest to a slice.
 
+    Example:
+        folder = project_image("runs/segthor_datasetgan-demo", "scan.nii.gz", index=40, space="w+")
+
     Args:
         source: a run folder or a weight file, see `open_source`.
         image: a picture file, or a volume (NIfTI, NRRD, MetaImage, DICOM), which is prepared as the run's slices were.

@@ -59,11 +59,11 @@ class Projection:
     """What was found.
 
     Attributes:
-        ws: `(1, num_ws, w_dim)`.
+        ws: `(B, num_ws, w_dim)`.
         noise: `(r, r)` noise maps by their names in `G.synthesis`.
-        image: `(1, C, R, R)`, rendered from both.
+        image: `(B, C, R, R)`, rendered from both.
         mean_image: `(1, C, R, R)` of the mean w, where the search began.
-        history: `distance` and `noise` of each step, and the learning rate `lr`.
+        history: `distance` (the mean of several images) and `noise` of each step, and the learning rate `lr`.
     """
 
     ws: Tensor
@@ -81,14 +81,14 @@ def project(
     c: Tensor | None = None,
     on_step: Callable[[float], None] | None = None,
 ) -> Projection:
-    """Find the latent of an image.
+    """Find the latent of an image, or those of several at once, each as if it were alone but for rounding.
 
     The distance is not the paper's LPIPS, whose VGG weights are not part of this package: it is `feature_distance` in
     `features` plus `pyramid_distance` of the pixels.
 
     Args:
         G: in evaluation mode, without gradients.
-        target: `(1, C, R, R)` in [-1, 1].
+        target: `(B, C, R, R)` in [-1, 1]; noise maps are searched for one image only.
         features: feature maps for the comparison.
         settings: of the search.
         c: `(1, c_dim)` label of a conditional generator.
@@ -98,26 +98,28 @@ def project(
         Latent, noise maps and image; the same on every call with the same arguments on one machine.
     """
     s, device = settings, target.device
+    assert len(target) == 1 or not s.noise_maps, "images of one batch share the noise maps"
     draws = torch_generator(s.seed, "projection")
     w_mean, w_std = w_statistics(G, s, c)
     stored = {name: value for name, value in G.synthesis.named_buffers() if name.endswith("noise_const")}
     noise = {name: value.detach().clone() for name, value in stored.items()}
     if s.noise_maps:
         noise = {name: torch.randn(value.shape, generator=draws).to(device) for name, value in stored.items()}
-    w = w_mean.repeat(1, G.num_ws if s.space == "w+" else 1, 1).requires_grad_(True)
+    w = w_mean.repeat(len(target), G.num_ws if s.space == "w+" else 1, 1).requires_grad_(True)
     trained = list(noise.values()) if s.noise_maps else []
     optimizer = torch.optim.Adam([w, *(value.requires_grad_(True) for value in trained)], betas=(0.9, 0.999))
     history: dict[str, list[float]] = {"distance": [], "noise": [], "lr": []}
 
     with repeatable():
         with torch.no_grad():
-            mean_image = render(G, w, noise)
+            mean_image = render(G, w[:1], noise)
             wanted = features(target)
         for step in range(s.steps):
             t = step / s.steps
             lr = optimizer.param_groups[0]["lr"] = learning_rate(t, s)
             spread = s.w_noise * w_std * max(0.0, 1 - t / s.w_noise_until) ** 2
-            image = render(G, w + spread * torch.randn(w.shape, generator=draws).to(device), noise)
+            jitter = torch.randn(w[:1].shape, generator=draws).to(device)  # the same for all, as each alone would have
+            image = render(G, w + spread * jitter, noise)
             distance = feature_distance(features(image), wanted) + s.pixel_weight * pyramid_distance(image, target)
             correlation = sum((noise_correlation(value) for value in trained), distance.new_zeros(()))
             optimizer.zero_grad(set_to_none=True)
@@ -126,7 +128,7 @@ def project(
             with torch.no_grad():
                 for value in trained:
                     value.sub_(value.mean()).mul_(value.square().mean().clamp_min(1e-12).rsqrt())
-            for name, number in (("distance", distance.item()), ("noise", correlation.item()), ("lr", lr)):
+            for name, number in (("distance", distance.mean().item()), ("noise", correlation.item()), ("lr", lr)):
                 history[name].append(number)
             if on_step:
                 on_step(history["distance"][-1])

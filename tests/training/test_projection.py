@@ -89,6 +89,17 @@ def test_the_same_seed_gives_the_same_projection_and_disturbs_nobody() -> None:
     assert not any(parameter.requires_grad for parameter in G.parameters())
 
 
+def test_images_together_are_projected_as_each_alone() -> None:
+    G = build(noise=0.2)
+    targets = pictures(G, 3)
+    settings = ProjectionSettings(steps=12, w_samples=50, space="w+", noise_maps=False)
+    together = project(G, targets, RandomMaps(), settings)
+    for k, target in enumerate(targets):
+        alone = project(G, target[None], RandomMaps(), settings)
+        torch.testing.assert_close(together.ws[k], alone.ws[0], atol=1e-3, rtol=1e-3)
+        assert not torch.allclose(together.ws[k], together.ws[(k + 1) % 3], atol=1e-2)
+
+
 def test_the_image_is_that_of_latent_and_noise_maps() -> None:
     G = build(noise=0.2, size=32)
     target = pictures(G, 1)
