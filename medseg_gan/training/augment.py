@@ -59,10 +59,15 @@ def apply_affine(image: Tensor, label: Tensor, theta: Tensor) -> tuple[Tensor, T
         label: `(B, H, W)` class ids.
         theta: `(B, 2, 3)` maps from output to input.
     """
-    grid = functional.affine_grid(theta, list(image.shape), align_corners=False)
-    moved = functional.grid_sample(image - AIR, grid, align_corners=False) + AIR
-    nearest = functional.grid_sample(label.unsqueeze(1).to(image.dtype), grid, mode="nearest", align_corners=False)
+    moved = warp(image - AIR, theta) + AIR
+    nearest = warp(label.unsqueeze(1).to(image.dtype), theta, mode="nearest")
     return moved, nearest.squeeze(1).to(label.dtype)
+
+
+def warp(values: Tensor, theta: Tensor, mode: str = "bilinear", padding_mode: str = "zeros") -> Tensor:
+    """Resample maps `(B, C, H, W)` by `(B, 2, 3)` affine maps from output to input; modes as in `grid_sample`."""
+    grid = functional.affine_grid(theta, list(values.shape), align_corners=False)
+    return functional.grid_sample(values, grid, mode=mode, padding_mode=padding_mode, align_corners=False)
 
 
 def vary_intensity(

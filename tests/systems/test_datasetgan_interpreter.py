@@ -9,11 +9,13 @@ from medseg_gan.errors import MedsegError
 from medseg_gan.networks.interpreter import PixelClassifier
 from medseg_gan.systems.datasetgan import ensemble
 from medseg_gan.systems.datasetgan.agreement import agreement
+from medseg_gan.systems.datasetgan.calibration import Calibration
 from medseg_gan.systems.datasetgan.ensemble import PRESETS, train_interpreter
 from medseg_gan.systems.datasetgan.features import FeatureExtractor, gather_pixels, upsample_maps
 from medseg_gan.systems.datasetgan.fit import drop_small_classes, fit_images, fit_pixels
 from medseg_gan.systems.datasetgan.interpreter import Interpreter, load_interpreter
 from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling
+from medseg_gan.systems.datasetgan.tiles import classify_maps
 from stylegan2_ada_pytorch import Generator
 
 K = 3
@@ -50,8 +52,7 @@ def train(folder, annotated, labels, **settings):
 
 
 def states(interpreter):
-    networks = [*interpreter.classifiers, *interpreter.image_networks]
-    return [tensor for network in networks for tensor in network.state_dict().values()]
+    return [tensor for network in interpreter.members for tensor in network.state_dict().values()]
 
 
 def test_whole_image_members_learn_and_generalise(tmp_path, source, annotated, labels):
@@ -106,6 +107,49 @@ def test_finished_members_are_kept_and_an_interrupted_training_equals_a_whole_on
     assert all(torch.equal(a, b) for a, b in zip(states(resumed), states(whole), strict=True))
 
 
+def test_interrupted_pixel_members_go_on_and_their_groups_do_not_matter(tmp_path, annotated, labels, monkeypatch):
+    settings = {"loss": "pixels", "members": 3, "max_epochs": 2, "max_steps": 40}
+    whole = train(tmp_path / "whole", annotated, labels, **settings)
+    keep = ensemble.save_checkpoint
+
+    def killed(path, **objects):
+        if "classifier-01" in path.name:
+            raise KeyboardInterrupt
+        keep(path, **objects)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ensemble, "save_checkpoint", killed)
+        train(tmp_path / "half", annotated, labels, **settings)
+    assert (tmp_path / "half" / "classifier-00.pt").exists()
+    resumed = train(tmp_path / "half", annotated, labels, **settings)
+    assert not list((tmp_path / "half").glob("unfinished*"))
+    for mine, other in zip(resumed.classifiers, whole.classifiers, strict=True):
+        assert torch.allclose(mine.first.weight, other.first.weight, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"loss": "pixels", "max_steps": 5}, {"labeller": "image"}, {"labeller": "joint"}])
+def test_unlabelled_pixels_teach_no_loss(tmp_path, annotated, labels, settings):
+    half = labels.clone()
+    half[:, :, 8:] = 255
+    interpreter = train(tmp_path, annotated, half, members=1, steps=3, **settings)
+    assert all(torch.isfinite(tensor.float()).all() for tensor in states(interpreter))
+
+
+def test_a_calibrated_interpreter_is_loaded_so_and_labels_alike(tmp_path, source, annotated, labels):
+    calibration = Calibration("temperature", (0.5,) * K, (0.0,) * K)
+    plain = train(tmp_path / "plain", annotated, labels)
+    train(tmp_path / "calibrated", annotated, labels, calibration=calibration)
+    again = load_interpreter(tmp_path / "calibrated")
+    assert again.calibration == calibration
+    pred, before = (one.predict(annotated.images, annotated.maps) for one in (again, plain))
+    assert torch.equal(pred.labels, before.labels) and torch.equal(pred.uncertainty, before.uncertainty)
+    assert pred.doubt.sum() > before.doubt.sum()
+    probs = plain.probabilities(annotated.images, annotated.maps)
+    assert torch.allclose(again.probabilities(annotated.images, annotated.maps), calibration(probs))
+    found = agreement(again, source, np.arange(8), labels.numpy(), K)
+    assert found["calibrated_error"] != found["calibration_error"] and found["disagreement"] > 0
+
+
 def test_members_of_other_settings_are_refused(tmp_path, annotated, labels):
     train(tmp_path, annotated, labels, members=1)
     with pytest.raises(MedsegError, match=r"members trained otherwise \(steps changed\)"):
@@ -135,10 +179,28 @@ def test_prediction_is_the_vote_of_classifiers_on_the_hypercolumn(annotated):
     assert pred.labels.dtype == torch.uint8 and pred.scores.shape == (8,)
 
 
+def test_joint_networks_are_exact_against_the_hypercolumn_and_are_loaded_as_they_were(tmp_path, annotated, labels):
+    interpreter = train(tmp_path, annotated, labels, labeller="joint", image_members=2, steps=3)
+    assert interpreter.labellers == ("joint",) and len(interpreter.members) == 2
+    column = upsample_maps(annotated.maps, 16)
+    with torch.no_grad():
+        logits = [
+            network.segment(
+                annotated.images, functional.conv2d(column, network.first.weight[..., None, None], network.first.bias)
+            )
+            for network in interpreter.joint_networks
+        ]
+    mean = torch.stack([one.softmax(1) for one in logits]).mean(0)
+    again = load_interpreter(tmp_path)
+    assert (again.probabilities(annotated.images, annotated.maps) - mean).abs().max() < 1e-4
+    with pytest.raises(MedsegError, match="'average' has no members"):
+        Interpreter([], joint_networks=again.joint_networks, labeller="average")
+
+
 def test_average_weighs_both_ensembles_equally(tmp_path, annotated, labels):
     interpreter = train(tmp_path, annotated, labels, labeller="average", members=3, image_members=1)
     with torch.no_grad():
-        features = torch.stack(list(interpreter._feature_probs(annotated.maps, 16))).mean(0)
+        features = classify_maps(interpreter.classifiers, annotated.maps, 16).mean(0)
         image = interpreter.image_networks[0](annotated.images).softmax(1)
     expected = (features + image).argmax(1)
     labels_of = interpreter.predict_each(annotated.images, annotated.maps)
@@ -186,7 +248,9 @@ def test_unknown_names_and_useless_masks_are_one_clear_line(tmp_path, annotated,
         train(tmp_path, annotated, labels, preset="seed03")
     with pytest.raises(MedsegError, match="fewer than two classes"):
         train(tmp_path, annotated, torch.zeros_like(labels))
-    with pytest.raises(MedsegError, match="labeller 'image' has no members; 0 classifiers and 0 image networks"):
+    with pytest.raises(
+        MedsegError, match="labeller 'image' has no members; 0 classifiers, 0 image networks and 0 joint ones"
+    ):
         Interpreter([], labeller="image")
 
 

@@ -12,9 +12,11 @@ from medseg_gan.device import autocast
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED
 from medseg_gan.losses.segmentation import class_weights, weighted_ce_dice
-from medseg_gan.networks.interpreter import PixelClassifier
-from medseg_gan.seeding import torch_generator
+from medseg_gan.networks.interpreter import JointSegmenter, PixelClassifier
+from medseg_gan.seeding import seed_step, torch_generator
 from medseg_gan.systems.datasetgan.features import gather_pixels, project_maps
+from medseg_gan.systems.datasetgan.pixel_order import PixelOrder
+from medseg_gan.training.augment import AIR, draw_affine, vary_intensity, warp
 
 FIRST_STOPPING_EPOCH = 4
 PATIENCE = 50
@@ -32,11 +34,12 @@ def fit_pixels(
     max_epochs: int = 100,
     batch: int = 64,
     early_stop: bool = True,
+    class_balanced: bool = False,
 ) -> int:
-    """Train a classifier on single pixels of all images, each once an epoch (DatasetGAN; Adam, cross-entropy).
+    """Train one classifier on single pixels of all images, each once an epoch (DatasetGAN; Adam, cross-entropy).
 
     Feature vectors are read from the maps at native size, as many as a step needs: the same numbers as rows of the
-    hypercolumn, in a thousandth of its memory.
+    hypercolumn, in a thousandth of its memory. `fit_pixels_together` trains a whole ensemble; this is its measure.
 
     Args:
         classifier: trained in place.
@@ -47,6 +50,7 @@ def fit_pixels(
         max_epochs: over all labelled pixels.
         batch: pixels a step.
         early_stop: see `PATIENCE`.
+        class_balanced: see `PixelOrder`.
 
     Returns:
         Steps taken.
@@ -56,13 +60,12 @@ def fit_pixels(
     """
     resolution = labels.shape[-1]
     truth = labels.flatten().long()
-    labelled = (truth != UNLABELLED).nonzero().squeeze(1)
+    order = PixelOrder(labels, class_balanced)
     optimizer = torch.optim.Adam(classifier.parameters(), lr=lr)
     classifier.train()
     step, best, failures = 0, float("inf"), 0
     for epoch in range(max_epochs):
-        order = torch.randperm(len(labelled), generator=torch_generator(*seed, "epoch", epoch))
-        for pixels in labelled[order.to(labelled.device)].split(batch):
+        for pixels in order.labelled[order.epoch(seed, epoch).long().to(labels.device)].split(batch):
             if len(pixels) < 2:
                 continue  # batch norm has no variance of one pixel
             loss = functional.cross_entropy(classifier(gather_pixels(maps, pixels, resolution)), truth[pixels])
@@ -117,6 +120,67 @@ def fit_images(
         schedule.step()
 
 
+def fit_joint(
+    network: JointSegmenter,
+    images: Tensor,
+    maps: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    seed: tuple[int | str, ...],
+    lr: float = 3e-3,
+    steps: int = 400,
+    batch: int = 4,
+    precision: str = "fp32",
+) -> None:
+    """Train a network on images and features together: loss and schedule of `fit_images`, and augmented.
+
+    Image, label and projected features of an example are moved alike; grey values change in the image alone.
+
+    Args:
+        network: trained in place.
+        images: `(N, 1, R, R)` the annotated images in [-1, 1].
+        maps: `(N, C_i, r_i, r_i)` their feature maps.
+        labels: `(N, R, R)` class ids; pixels of 255 are left out.
+        seed: of the order of the images and of their augmentation.
+        lr: largest learning rate.
+        steps: of the optimiser.
+        batch: images a step.
+        precision: of the network.
+
+    Raises:
+        MedsegError: the loss is not finite.
+    """
+    weights = class_weights(class_counts(labels, network.num_classes))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=lr, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
+    network.train()
+    for step, rows in enumerate(_batches(len(labels), batch, steps, seed)):
+        seed_step(*seed, "augment", step)
+        rows = rows.to(labels.device)
+        theta = draw_affine(len(rows), labels.device)
+        with autocast(labels.device.type, precision):
+            first = network.first
+            hidden = project_maps([part[rows] for part in maps], first.weight, first.bias, labels.shape[-1])
+            hidden = warp(hidden.float(), theta, padding_mode="border")
+            image = vary_intensity(warp(images[rows] - AIR, theta) + AIR)
+            logits = network.segment(image, hidden)
+        target = warp(labels[rows][:, None].float(), theta, mode="nearest")[:, 0].long()
+        _update(optimizer, weighted_ce_dice(logits.float(), target, weights), step)
+        schedule.step()
+
+
+def check_finite(loss: float, step: int) -> None:
+    """Stop a training that can only get worse.
+
+    Raises:
+        MedsegError: the loss is not finite.
+    """
+    if not abs(loss) < float("inf"):
+        raise MedsegError(
+            f"train_interpreter: the loss is {loss} at step {step}; lower the learning rate or use run.precision=fp32"
+        )
+
+
 def class_counts(labels: Tensor, num_classes: int) -> Tensor:
     """Labelled pixels of each class, `(K,)` int64."""
     return torch.bincount(labels[labels != UNLABELLED].long().flatten(), minlength=num_classes)
@@ -147,10 +211,7 @@ def _batches(count: int, batch: int, steps: int, seed: tuple[int | str, ...]) ->
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor, step: int) -> float:
     value = loss.item()
-    if not abs(value) < float("inf"):
-        raise MedsegError(
-            f"train_interpreter: the loss is {value} at step {step}; lower the learning rate or use run.precision=fp32"
-        )
+    check_finite(value, step)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +24,9 @@ class Ballot:
         label, js = ballot.label("majority"), ballot.uncertainty()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, calibrate: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Begin to count; `calibrate` turns mean probabilities into ones that mean what they say."""
+        self.calibrate = calibrate
         self.total = 0.0
         self._votes: Tensor | None = None  # (N, K, H, W) number of members for each class
         self._probs: Tensor | None = None  # (N, K, H, W) sum of probabilities
@@ -50,6 +54,17 @@ class Ballot:
         assert self._probs is not None, "no member voted"
         return self._probs / self.total
 
+    def calibrated(self) -> Tensor:
+        """`(N, K, H, W)` mean of the members' probabilities, calibrated where the ballot knows how."""
+        return self.probs() if self.calibrate is None else self.calibrate(self.probs())
+
+    def confidence(self, labels: Tensor) -> Tensor:
+        """Mean probability of the class given over the pixels of each class, `(N, K)`; NaN where it was not given."""
+        given = self.calibrated().gather(1, labels[:, None].long())[:, 0]
+        classes = range(self.probs().shape[1])
+        masks = torch.stack([labels == k for k in classes], dim=1)  # (N, K, H, W)
+        return (given[:, None] * masks).flatten(2).sum(2) / masks.flatten(2).sum(2)
+
     def label(self, rule: str) -> Tensor:
         """Class of every pixel, uint8 `(N, H, W)`.
 
@@ -70,6 +85,19 @@ class Ballot:
         """Jensen-Shannon divergence `H(mean p) - mean H(p)` in nats, `(N, H, W)`, between 0 and log(members)."""
         assert self._entropy is not None, "no member voted"
         return (_entropy(self.probs()) - self._entropy / self.total).clamp(min=0)
+
+    def doubt(self, labels: Tensor) -> Tensor:
+        """Expected share of wrong pixels by the class they were given, `(N, K)`: a row's sum is that of the image.
+
+        1 minus the mean probability of the class given, summed over the pixels of each class, over all pixels. As good
+        as the probabilities are: an ensemble that is sure of its mistakes has no doubt.
+
+        Args:
+            labels: `(N, H, W)` class ids.
+        """
+        probs = self.calibrated()
+        missing = 1 - probs.gather(1, labels[:, None].long())[:, 0]
+        return torch.stack([(missing * (labels == k)).flatten(1).mean(1) for k in range(probs.shape[1])], dim=1)
 
 
 def image_score(uncertainty: Tensor) -> Tensor:

@@ -1,0 +1,28 @@
+"""The page's words on the choice of the labeller and on calibration."""
+
+from medseg_gan.report.labellers import calibration_sentence, selection_lines
+
+SELECTION = {
+    "chosen": "image",
+    "best": "average",
+    "candidates": {
+        "image": {"miou": 0.8, "behind": 0.01, "standard_error": 0.02, "tie": True, "held_out_mean_of_folds": 0.75},
+        "average": {"miou": 0.81, "behind": 0.0, "standard_error": 0.0, "tie": True},
+        "whole_image": {"miou": 0.7, "behind": 0.11, "standard_error": 0.02, "tie": False},
+    },
+}
+
+
+def test_every_candidate_has_its_verdict():
+    lines = {line["labeller"]: line for line in selection_lines({"selection": SELECTION})}
+    assert [line["verdict"] for line in lines.values()] == ["taken", "tie", "behind"]
+    assert lines["average"]["behind"] == "best" and "±" in lines["whole image"]["behind"]
+    assert lines["image"]["held_out"] != lines["average"]["held_out"]
+    assert selection_lines({}) == []
+
+
+def test_calibration_is_told_before_and_after():
+    before, after = {"given": 0.05, "mean_of_classes": 0.02}, {"given": 0.01, "mean_of_classes": 0.005}
+    assert calibration_sentence({}) == ""
+    assert "not calibrated" in calibration_sentence({"calibration_error": before})
+    assert "after calibration" in calibration_sentence({"calibration_error": before, "calibrated_error": after})
