@@ -1,5 +1,7 @@
 """Features: gathering and projecting are exactly the hypercolumn, without building it."""
 
+import weakref
+
 import pytest
 import torch
 from torch.nn import functional
@@ -62,6 +64,30 @@ def test_projection_has_the_exact_gradient(G, ws):
         functional.conv2d(extractor.upsample(maps), weight[:, :, None, None]).square().sum(), weight
     )[0]
     assert (weight.grad - expected).abs().max() <= 1e-12 * expected.abs().max()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_shapes_and_empty_maps_are_those_of_the_features(G, ws, variant):
+    extractor = FeatureExtractor(G, variant)
+    _, maps = extractor(ws)
+    assert [(part.shape[1], part.shape[2]) for part in maps] == extractor.shapes
+    empty, merged = extractor.empty_maps(3), merge_maps(maps)
+    assert [part.shape for part in empty] == [part.shape for part in merged]
+    assert [part.stride() for part in empty] == [part.stride() for part in merged]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_map_handed_over_is_held_no_longer(variant):
+    """But for what the next layer reads, which float32 maps that owe no factor may share."""
+    G = build_generator()
+    extractor, alive, most = FeatureExtractor(G, variant), [], []
+
+    def keep(part):
+        most.append(sum(one() is not None for one in alive))
+        alive.append(weakref.ref(part))
+
+    extractor.read(G.mapping(torch.randn(2, 16)), keep)
+    assert len(most) == len(extractor.shapes) and max(most) <= 1
 
 
 def test_gather_also_reduces_maps_larger_than_the_target():

@@ -6,6 +6,7 @@ import torch
 
 from medseg_gan.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.errors import MedsegError
+from medseg_gan.systems.datasetgan import sampling
 from medseg_gan.systems.datasetgan.features import FeatureExtractor
 from medseg_gan.systems.datasetgan.sampling import (
     FIRST_INDEX,
@@ -18,7 +19,7 @@ from medseg_gan.systems.datasetgan.sampling import (
 from stylegan2_ada_pytorch import Generator
 
 
-def build_source(sampling=None, weights_seed=0):
+def build_source(how=None, weights_seed=0):
     torch.manual_seed(weights_seed)
     G = Generator(
         8, 0, 8, 16, 1, mapping_kwargs={"num_layers": 2}, synthesis_kwargs={"channel_base": 256, "channel_max": 16}
@@ -27,8 +28,8 @@ def build_source(sampling=None, weights_seed=0):
     for name, parameter in G.named_parameters():
         if name.endswith("noise_strength"):
             parameter.data.fill_(0.5)
-    sampling = sampling or Sampling(seed=5, block=4)
-    return ImageSource(FeatureExtractor(G, noise_mode=sampling.noise_mode), sampling)
+    how = how or Sampling(seed=5, block=4)
+    return ImageSource(FeatureExtractor(G, noise_mode=how.noise_mode), how)
 
 
 def equal(one, other):
@@ -73,6 +74,26 @@ def test_stored_images_are_rendered_again_with_their_features(tmp_path):
     assert equal(render_again(tmp_path / "latents.pt", build_source()), rendered)
 
 
+def test_maps_held_in_half_are_the_same_rounded(tmp_path, monkeypatch):
+    source = build_source()
+    rendered = source.render(np.array([7, 1, 12]))
+    save_latents(tmp_path / "latents.pt", source, rendered)
+    half = render_again(tmp_path / "latents.pt", source, "fp16")
+    assert torch.equal(half.images, rendered.images)
+    assert all(torch.equal(one, other.half()) for one, other in zip(half.maps, rendered.maps, strict=True))
+    held = sum(part.numel() * part.element_size() for part in rendered.maps)
+    for limit, dtype in ((held, torch.float32), (held - 1, torch.float16)):
+        monkeypatch.setattr(sampling, "LARGE_MAPS", limit)
+        assert {part.dtype for part in source.render(np.array([7, 1, 12]), "auto").maps} == {dtype}
+
+
+def test_features_too_large_for_half_are_refused():
+    source = build_source()
+    source.G.synthesis.b4.const.data.mul_(1e6)
+    with pytest.raises(MedsegError, match=r"features reach .*e\+0., more than fp16 holds"):
+        source.render(range(2), "fp16")
+
+
 def test_a_changed_generator_sampling_or_picture_is_noticed(tmp_path):
     source = build_source()
     path = tmp_path / "latents.pt"
@@ -94,3 +115,18 @@ def test_purposes_never_share_an_index():
     assert reserved("train", 3, start=2) == range(3_000_002, 3_000_005)
     with pytest.raises(MedsegError, match="1000001 generated images were asked for annotate; there are 1000000"):
         reserved("annotate", 1_000_001)
+
+
+def test_given_latents_are_rendered_as_drawn_ones_and_known_again(tmp_path):
+    source = build_source()
+    drawn = source.render(range(6))
+    given = source.render_ws(drawn.ws, torch.arange(50, 56))
+    assert given.indices.tolist() == list(range(50, 56)) and given.z.shape == (6, 0)
+    for one, other in zip([given.images, *given.maps], [drawn.images, *drawn.maps], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    save_latents(tmp_path / "latents.pt", source, given)
+    assert equal(render_again(tmp_path / "latents.pt", source), given)
+    stored = load_checkpoint(tmp_path / "latents.pt")
+    save_checkpoint(tmp_path / "latents.pt", **{**stored, "ws": stored["ws"].roll(1, dims=0)})
+    with pytest.raises(MedsegError, match="no longer matches"):
+        render_again(tmp_path / "latents.pt", source)

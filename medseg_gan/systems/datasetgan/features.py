@@ -51,19 +51,23 @@ class FeatureExtractor:
         self.resolution = int(G.img_resolution)
 
     @property
-    def depth(self) -> int:
-        """Length D of a pixel's feature vector."""
-        channels = [layer.weight.shape[0] for layer in self._layers()]
-        last_of_block = channels[::2]
+    def shapes(self) -> list[tuple[int, int]]:
+        """Channels C_i and size r_i of the feature maps, in their order."""
+        layers = [(layer.weight.shape[0], layer.resolution) for layer in self._layers()]
+        last_of_block = layers[::2]
         return {
-            "editgan": channels[0] + sum(channels),  # the constant is as deep as the first layer
-            "drop_const": sum(channels),
-            "one_per_block": sum(last_of_block),
-            "datasetgan1": 2 * sum(last_of_block),
-            "dariant_sg2": channels[0] + sum(channels),
+            "editgan": [layers[0], *layers],  # the constant is as deep as the first layer
+            "drop_const": layers,
+            "one_per_block": last_of_block,
+            "datasetgan1": [shape for shape in last_of_block for _ in range(2)],
+            "dariant_sg2": [layers[0], *layers],
         }[self.variant]
 
-    @torch.no_grad()
+    @property
+    def depth(self) -> int:
+        """Length D of a pixel's feature vector."""
+        return sum(channels for channels, _ in self.shapes)
+
     def __call__(self, ws: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Render images and read their features.
 
@@ -74,25 +78,58 @@ class FeatureExtractor:
             Images `(N, C, R, R)`, nominally in [-1, 1], and the feature maps `(N, C_i, r_i, r_i)` from 4x4 upwards,
             float32.
         """
+        maps: list[Tensor] = []
+        return self.read(ws, maps.append), maps
+
+    @torch.no_grad()
+    def read(self, ws: Tensor, keep: Callable[[Tensor], None]) -> Tensor:
+        """Render images and hand each feature map over as soon as it is there, so that no two need be held at once.
+
+        Args:
+            ws: `(N, num_ws, w_dim)` latents.
+            keep: gets the maps `(N, C_i, r_i, r_i)`, float32, in their order.
+
+        Returns:
+            Images `(N, C, R, R)`.
+        """
+        layers, raw_layers = self._layers(), self._raw_layers()
+        wanted = layers[::2] if self.variant in ("one_per_block", "datasetgan1") else layers
         raw: list[Tensor] = []
-        hooks = [layer.register_forward_pre_hook(_keep_raw_output(raw)) for layer in self._raw_layers()]
+
+        def keep_const(_: nn.Module, args: tuple[Any, ...]) -> None:
+            keep(args[0].float())
+
+        def keep_output(_: nn.Module, __: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+            if self.variant == "dariant_sg2" and raw:
+                keep(raw.pop().float())
+            keep(scale_channels(*output).float())
+            if raw:
+                keep(raw.pop().float())
+
+        hooks = [layer.register_forward_pre_hook(_keep_raw_output(raw)) for layer in raw_layers]
+        hooks += [layer.register_forward_hook(keep_output) for layer in wanted]
+        if self.variant == "editgan":
+            hooks.append(layers[0].register_forward_pre_hook(keep_const))  # what enters the first layer
         try:
-            image, features = self.G.synthesis(ws, noise_mode=self.noise_mode, return_features=True)
+            return self.G.synthesis(ws, noise_mode=self.noise_mode).float()
         finally:
             for hook in hooks:
                 hook.remove()
-        const, layers = features[0], list(features[1:])
-        if self.variant == "editgan":
-            maps = [const, *layers]
-        elif self.variant == "drop_const":
-            maps = layers
-        elif self.variant == "one_per_block":
-            maps = layers[::2]
-        elif self.variant == "datasetgan1":
-            maps = [part for pair in zip(layers[::2], raw, strict=True) for part in pair]
-        else:
-            maps = [*raw, *layers]
-        return image.float(), [part.float() for part in maps]
+
+    def empty_maps(
+        self, count: int, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> list[Tensor]:
+        """Unwritten maps `(count, C, r, r)` of all layers, equal sizes merged as by `merge_maps`."""
+        sizes = dict.fromkeys(size for _, size in self.shapes)
+        return [
+            torch.empty(
+                (count, sum(channels for channels, other in self.shapes if other == size), size, size),
+                device=device,
+                dtype=dtype,
+                memory_format=torch.channels_last,
+            )
+            for size in sizes
+        ]
 
     def upsample(self, maps: Sequence[Tensor]) -> Tensor:
         """The hypercolumn `(N, D, R, R)`: every map upsampled directly to the image's size, bilinear."""
@@ -139,7 +176,7 @@ def project_maps(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, re
     Maps of equal size are summed before upsampling.
 
     Args:
-        maps: `(N, C_i, r_i, r_i)` each, equal sizes next to each other.
+        maps: `(N, C_i, r_i, r_i)` each, equal sizes next to each other. Half precision is read as that of the weights.
         weight: `(H, sum of C_i)`.
         bias: `(H,)` or None; added once.
         resolution: R.
@@ -150,7 +187,7 @@ def project_maps(maps: Sequence[Tensor], weight: Tensor, bias: Tensor | None, re
     total: Tensor | None = None
     at_size: Tensor | None = None  # (N, H, r, r), sum of the projected maps of the present size
     for part, columns in zip(maps, weight.split([part.shape[1] for part in maps], dim=1), strict=True):
-        projected = functional.conv2d(part, columns[:, :, None, None])
+        projected = functional.conv2d(part.to(columns.dtype), columns[:, :, None, None])
         if at_size is not None and at_size.shape != projected.shape:
             total = _add(total, _resize(at_size, resolution))
             at_size = None
@@ -205,14 +242,18 @@ def _gather(part: Tensor, n: Tensor, y: Tensor, x: Tensor, resolution: int) -> T
     rows = part.permute(0, 2, 3, 1).reshape(-1, part.shape[1])  # (N r r, C), a view in channels-last memory
     dtype = torch.promote_types(part.dtype, torch.float32)
     if size == resolution:
-        return rows[(n * size + y) * size + x].to(dtype)
-    (y0, y1, v), (x0, x1, u) = (_neighbours(at, size, resolution, dtype) for at in (y, x))
-    upper = (1 - u) * rows[(n * size + y0) * size + x0] + u * rows[(n * size + y0) * size + x1]
-    lower = (1 - u) * rows[(n * size + y1) * size + x0] + u * rows[(n * size + y1) * size + x1]
-    return (1 - v) * upper + v * lower
+        return rows.index_select(0, (n * size + y) * size + x).to(dtype)
+    (y0, y1, v), (x0, x1, u) = (neighbours(at, size, resolution, dtype) for at in (y, x))
+    upper, lower = (n * size + y0) * size, (n * size + y1) * size
+    corners = torch.stack([upper + x0, upper + x1, lower + x0, lower + x1], dim=1)
+    shares = torch.cat([1 - v, 1 - v, v, v], dim=1) * torch.cat([1 - u, u, 1 - u, u], dim=1)
+    if rows.dtype != dtype:
+        rows = rows[corners.flatten()].to(dtype)
+        corners = torch.arange(len(rows), device=rows.device).view(-1, 4)
+    return functional.embedding_bag(corners, rows, per_sample_weights=shares, mode="sum")  # rows added up as read
 
 
-def _neighbours(at: Tensor, size: int, resolution: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def neighbours(at: Tensor, size: int, resolution: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """The two source positions of each target position on one axis, and the weight `(P, 1)` of the second."""
     source = ((at.to(dtype) + 0.5) * (size / resolution) - 0.5).clamp(min=0)
     first = source.floor().long()

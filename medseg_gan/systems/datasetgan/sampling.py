@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,11 +15,29 @@ from medseg_gan.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.device import autocast
 from medseg_gan.errors import MedsegError
 from medseg_gan.seeding import seed_step, torch_generator
-from medseg_gan.systems.datasetgan.features import FeatureExtractor, merge_maps
+from medseg_gan.systems.datasetgan.features import FeatureExtractor
 from stylegan2_ada_pytorch import Generator
 
-FIRST_INDEX = {"annotate": 0, "held_out": 1_000_000, "test_g": 2_000_000, "train": 3_000_000}
-"""Where each purpose takes its sample indices; a range ends where the next begins, the last is open."""
+FIRST_INDEX = {
+    "annotate": 0,
+    "held_out": 1_000_000,
+    "test_g": 2_000_000,
+    "train": 3_000_000,
+    "synthesize": 10_000_000,
+}
+"""Where each purpose takes its sample indices; a range ends where the next begins, the last at `END_INDEX`."""
+
+END_INDEX = 10**10
+"""One more than the greatest sample index: names have ten digits for it."""
+
+STORAGES = ("auto", "fp32", "fp16")
+"""How feature maps may be held."""
+
+LARGE_MAPS = 10**9
+"""Bytes of float32 maps from which on `auto` holds them in half."""
+
+HALF_MAX = 65504.0
+"""Largest number of fp16."""
 
 TOLERANCE = {"fp32": 0.01, "bf16": 0.1}
 """Largest difference in [-1, 1] between a stored image and its second rendering, on whatever machine."""
@@ -31,9 +50,9 @@ def reserved(purpose: str, count: int, start: int = 0) -> range:
         MedsegError: the range of this purpose is too short.
     """
     first = FIRST_INDEX[purpose]
-    ends = [other for other in FIRST_INDEX.values() if other > first]
-    if ends and first + start + count > min(ends):
-        raise MedsegError(f"{start + count} generated images were asked for {purpose}; there are {min(ends) - first}")
+    end = min(other for other in (*FIRST_INDEX.values(), END_INDEX) if other > first)
+    if first + start + count > end:
+        raise MedsegError(f"{start + count} generated images were asked for {purpose}; there are {end - first}")
     return range(first + start, first + start + count)
 
 
@@ -64,9 +83,9 @@ class Rendered:
     """Generated images with their latents and feature maps.
 
     Attributes:
-        indices: `(N,)` int64 sample indices.
-        z: `(N, z_dim)`.
-        ws: `(N, num_ws, w_dim)`, truncated.
+        indices: `(N,)` int64 sample indices; of projected slices their positions in the store they come from.
+        z: `(N, z_dim)`; `(N, 0)` where ws were found by projection, not drawn.
+        ws: `(N, num_ws, w_dim)`, truncated if drawn.
         images: `(N, 1, R, R)` in [-1, 1], clipped.
         maps: `(N, C_i, r_i, r_i)` each, equal sizes merged, channels-last.
     """
@@ -112,28 +131,87 @@ class ImageSource:
     def block(self, number: int) -> Rendered:
         """All images of one block."""
         size = self.sampling.block
-        indices = range(number * size, (number + 1) * size)
-        z, ws = self.latents(indices)
-        seed_step(self.sampling.seed, "noise", number)  # matters where noise is random
-        with autocast(self.device, self.sampling.precision):
-            images, maps = self.extractor(ws)
-        return Rendered(torch.tensor(indices), z, ws, images.clamp(-1, 1), merge_maps(maps))
+        return self.render(range(number * size, (number + 1) * size))
 
-    def render(self, indices: np.ndarray | range) -> Rendered:
+    def render_ws(self, ws: Tensor, indices: Tensor, storage: str = "fp32") -> Rendered:
+        """Images of given latents `(N, num_ws, w_dim)`, in their order and a block at a time; see `render`."""
+        size = self.sampling.block
+        filling = _Filling(self.extractor, len(ws), self.device, storage)
+        for number, part in enumerate(ws.to(self.device).split(size)):
+            seed_step(self.sampling.seed, "noise of given latents", number)
+            with autocast(self.device, self.sampling.precision):
+                filling.add(part, rows=range(len(part)), at=range(number * size, number * size + len(part)))
+        return filling.rendered(indices, z=ws.new_empty(len(ws), 0))
+
+    def render(self, indices: np.ndarray | range, storage: str = "fp32") -> Rendered:
         """Images at any indices, in the given order; every block they touch is rendered whole.
 
+        Args:
+            indices: of the samples.
+            storage: of the maps, one of `STORAGES`. In `fp16` they take half the memory, each value rounded by at most
+                one part in 2048; `auto` is `fp16` where they would take more than `LARGE_MAPS` in `fp32`.
+
         Raises:
-            MedsegError: no index was given.
+            MedsegError: no index was given, or features are too large for fp16.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         if not len(wanted):
             raise MedsegError("no generated image was asked for; wanted at least one index")
-        parts = []
-        for number in np.unique(wanted // self.sampling.block):
-            inside = np.unique(wanted[wanted // self.sampling.block == number])
-            parts.append(self.block(int(number)).take(torch.from_numpy(inside - number * self.sampling.block)))
-        order = torch.from_numpy(np.searchsorted(np.unique(wanted), wanted))
-        return _concatenate(parts).take(order)
+        size = self.sampling.block
+        filling = _Filling(self.extractor, len(wanted), self.device, storage)
+        all_z = torch.empty(len(wanted), self.G.z_dim, device=self.device)
+        for number in np.unique(wanted // size).tolist():
+            z, ws = self.latents(range(number * size, (number + 1) * size))
+            at = np.flatnonzero(wanted // size == number)
+            rows = wanted[at] - number * size
+            seed_step(self.sampling.seed, "noise", number)  # matters where noise is random
+            with autocast(self.device, self.sampling.precision):
+                filling.add(ws, rows=rows.tolist(), at=at.tolist())
+            all_z[at] = z[rows]
+        return filling.rendered(torch.from_numpy(wanted), all_z)
+
+
+class _Filling:
+    """Images and maps being rendered, each written to its place at once: a second copy of the maps is never held."""
+
+    def __init__(self, extractor: FeatureExtractor, count: int, device: str, storage: str) -> None:
+        G = extractor.G
+        self.extractor = extractor
+        whole_bytes = 4 * count * sum(channels * size**2 for channels, size in extractor.shapes)
+        half = storage == "fp16" or (storage == "auto" and whole_bytes > LARGE_MAPS)
+        self.maps = extractor.empty_maps(count, device, torch.float16 if half else torch.float32)
+        self.ws = torch.empty(count, G.num_ws, G.w_dim, device=device)
+        self.images = torch.empty(count, G.img_channels, G.img_resolution, G.img_resolution, device=device)
+
+    def add(self, ws: Tensor, rows: Sequence[int], at: Sequence[int]) -> None:
+        """Render the latents `(B, num_ws, w_dim)` and keep the images `rows` of them at the positions `at`."""
+        spaces = self._spaces()
+
+        def keep(part: Tensor) -> None:
+            whole, first = next(spaces)
+            if whole.dtype == torch.float16 and (largest := float(part.abs().max())) > HALF_MAX:
+                raise MedsegError(
+                    f"the generator's features reach {largest:.3g}, more than fp16 holds; "
+                    "use train_interpreter.feature_storage=fp32"
+                )
+            for row, position in zip(rows, at, strict=True):
+                whole[position, first : first + part.shape[1]] = part[row]
+
+        images = self.extractor.read(ws, keep).clamp(-1, 1)
+        self.images[list(at)], self.ws[list(at)] = images[list(rows)], ws[list(rows)]
+
+    def rendered(self, indices: Tensor, z: Tensor) -> Rendered:
+        return Rendered(indices, z, self.ws, self.images, self.maps)
+
+    def _spaces(self) -> Iterator[tuple[Tensor, int]]:
+        """For each map the merged one it belongs to, and its first channel there."""
+        merged, first = iter(self.maps), 0
+        whole = next(merged)
+        for channels, size in self.extractor.shapes:
+            if whole.shape[-1] != size:
+                whole, first = next(merged), 0
+            yield whole, first
+            first += channels
 
 
 def weights_sha256(network: nn.Module) -> str:
@@ -159,12 +237,13 @@ def save_latents(path: Path, source: ImageSource, rendered: Rendered) -> None:
     )
 
 
-def render_again(path: Path, source: ImageSource) -> Rendered:
+def render_again(path: Path, source: ImageSource, storage: str = "fp32") -> Rendered:
     """Render stored images once more and check that they are still the ones that were annotated.
 
     Args:
         path: written by `save_latents`.
         source: of the same generator, with the same sampling.
+        storage: of the maps, see `ImageSource.render`.
 
     Returns:
         The images and their features, in the stored order.
@@ -184,7 +263,12 @@ def render_again(path: Path, source: ImageSource) -> Rendered:
     ]
     if changed:
         raise MedsegError(f"{path} was sampled otherwise ({', '.join(changed)}); annotate again with --rerun annotate")
-    rendered = source.render(stored["indices"].numpy())
+    drawn = stored["z"].shape[1] > 0
+    rendered = (
+        source.render(stored["indices"].numpy(), storage)
+        if drawn
+        else source.render_ws(stored["ws"].float(), stored["indices"], storage)
+    )
     off = (rendered.images.cpu() - stored["images"].float()).abs().flatten(1).amax(1)
     worst = int(off.argmax())
     if not off[worst] <= TOLERANCE[source.sampling.precision]:
@@ -193,13 +277,3 @@ def render_again(path: Path, source: ImageSource) -> Rendered:
             f"to {float(off[worst]):.2g} in [-1, 1]); annotate again with --rerun annotate"
         )
     return rendered
-
-
-def _concatenate(parts: list[Rendered]) -> Rendered:
-    return Rendered(
-        indices=torch.cat([part.indices for part in parts]),
-        z=torch.cat([part.z for part in parts]),
-        ws=torch.cat([part.ws for part in parts]),
-        images=torch.cat([part.images for part in parts]),
-        maps=[torch.cat(same) for same in zip(*(part.maps for part in parts), strict=True)],
-    )
