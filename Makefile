@@ -35,6 +35,8 @@ test: $(VENV)/.installed-dev
 
 bench: setup
 	$(BIN)/python benchmarks/stylegan2.py
+	$(BIN)/python benchmarks/interpreter.py
+	$(BIN)/python benchmarks/factory.py
 
 study: setup
 	$(BIN)/medseg-gan recipe segthor_datasetgan --profile study

@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "run_recipe": "medseg_gan.api",
     "rebuild_report": "medseg_gan.api",
+    "open_factory": "medseg_gan.api",
+    "synthesize_pairs": "medseg_gan.api",
     "generate_images": "medseg_gan.sampling.generate",
     "project_image": "medseg_gan.sampling.project",
     "load_volume": "medseg_gan.data.volumes",

@@ -303,6 +303,59 @@ def export(
     typer.echo(f"export: {folder}")
 
 
+@app.command()
+def synthesize(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    num: Annotated[int, typer.Option(metavar="N", help="Labelled pairs to make.")],
+    to: Annotated[
+        Literal["shards", "png", "nifti"], typer.Option("--to", help="webdataset tar files, or folders of files.")
+    ] = "shards",
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder to fill.", show_default="RUN/synthesized/<format>")
+    ] = None,
+    start: Annotated[int, typer.Option(metavar="K", help="First pair; others than those of an earlier call.")] = 0,
+    workers: Annotated[
+        int, typer.Option(metavar="W", help="Processes on this machine; 0: one per core, on a GPU one.")
+    ] = 0,
+    part: Annotated[str, typer.Option(metavar="I/N", help="Of a job array: make every N-th shard, from the I-th.")] = (
+        "1/1"
+    ),
+    shard: Annotated[int, typer.Option(metavar="N", help="Pairs of a shard.")] = 512,
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="CLASSES", help="Of predicted quality, such as good,partial.", show_default="all"),
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+) -> None:
+    """Make any number of labelled pairs with a run's label factory; the same command again goes on."""
+    from medseg_gan.api import synthesize_pairs
+    from medseg_gan.processes import is_first
+
+    choices = {"to": to, "start": start, "workers": workers, "part": part, "shard": shard, "device": device}
+    folder = synthesize_pairs(run, num, out, keep=() if keep is None else keep, **choices)
+    if not is_first():
+        return
+    if (folder / "manifest.json").is_file():
+        typer.echo(f"pairs: {folder / 'manifest.csv'}")
+    else:
+        typer.echo(f"part {part} is there; the last part to end writes {folder / 'manifest.csv'}")
+
+
+@app.command()
+def annotate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder whose stage annotate waits for a person.")],
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="On 127.0.0.1: no other machine reaches it.")] = 7860,
+    browser: Annotated[bool, typer.Option(help="Open the page in the default browser.")] = True,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="Where interpreters for pre-labels are trained.")
+    ] = "auto",
+) -> None:
+    """Paint a run's generated slices on a page of this machine; Ctrl-C ends it, what is saved stays."""
+    from medseg_gan.api import annotate_run
+
+    annotate_run(run, port=port, open_browser=browser, device=device, say=typer.echo)
+
+
 # Further commands go here, each a few lines that call the package.
 
 

@@ -10,7 +10,7 @@ from medseg_gan.errors import MedsegError, UsageError
 from medseg_gan.plain_yaml import read_yaml
 from medseg_gan.recipe import Header, import_object, load_recipe, read_header
 from medseg_gan.stages import Plan, data_manifest
-from medseg_gan.systems import SYSTEMS
+from medseg_gan.systems import SYSTEMS, System
 
 
 def plan_recipe(
@@ -83,6 +83,34 @@ def plan_export(run: str | Path, out: str | Path | None = None) -> tuple[Plan, P
         able = ", ".join(name for name, other in SYSTEMS.items() if other.export)
         raise UsageError(f"{plan.run} is a run of the system {system}, which exports nothing; wanted a run of {able}")
     return plan, _folder("--out", out), import_object(SYSTEMS[system].export)
+
+
+def plan_factory(run: str | Path, out: str | Path | None = None) -> tuple[Plan, Path | None, System]:
+    """A run with a label factory, the folder to make, and its system.
+
+    Raises:
+        UsageError: the folder is no run, or its system has no label factory.
+    """
+    plan = open_run(run)
+    system = plan.recipe.header.system
+    if not SYSTEMS[system].factory:
+        able = ", ".join(name for name, other in SYSTEMS.items() if other.factory)
+        raise UsageError(f"{plan.run} is a run of the system {system}, which has no label factory; wanted {able}")
+    return plan, _folder("--out", out), SYSTEMS[system]
+
+
+def plan_annotation(run: str | Path) -> tuple[Plan, Callable[..., None]]:
+    """A run and its system's function `annotate_on_page(plan, **choices)`.
+
+    Raises:
+        UsageError: the folder is no run, one whose settings this version does not know, or nobody paints for it.
+    """
+    plan = open_run(run)
+    system = plan.recipe.header.system
+    if not SYSTEMS[system].annotate:
+        able = ", ".join(name for name, other in SYSTEMS.items() if other.annotate)
+        raise UsageError(f"{plan.run} is a run of the system {system}, in which nobody paints; wanted a run of {able}")
+    return plan, import_object(SYSTEMS[system].annotate)
 
 
 def plan_report(run: str | Path) -> Plan:

@@ -135,6 +135,17 @@ class Plan:
         """A stage's folder."""
         return self.run / (stage.folder or f"{self.stages.index(stage) + 1:02d}-{stage.name}")
 
+    def finished(self, name: str) -> Path:
+        """Folder of a finished stage.
+
+        Raises:
+            MedsegError: it is not finished.
+        """
+        folder = self.folder(next(stage for stage in self.stages if stage.name == name))
+        if not (folder / "done.json").is_file():
+            raise MedsegError(f"{self.run}: {name} is not finished; run the recipe's command again first")
+        return folder
+
     def precision(self) -> str:
         """The precision asked for; `auto` is what the run's earlier stages were made with, once there are any."""
         asked: str = self.recipe.settings.run.precision
@@ -228,8 +239,8 @@ def _compare(folder: Path, record: Record) -> tuple[Status, tuple[str, ...]]:
 
 def _differences(old: Record, new: Record) -> list[str]:
     """What changed, as `lr: 0.002 -> 0.001`."""
-    changes = _changed(old.get("settings", {}), new["settings"])
-    changes += [f"run.{text}" for text in _changed(old.get("run", {}), new["run"])]
+    changes = changed_values(old.get("settings", {}), new["settings"])
+    changes += [f"run.{text}" for text in changed_values(old.get("run", {}), new["run"])]
     if old.get("data") != new.get("data"):
         changes.append(f"data: {_describe(old.get('data'))} -> {_describe(new.get('data'))}")
     if not changes:  # a run setting changes everything upstream too; say it once
@@ -239,12 +250,12 @@ def _differences(old: Record, new: Record) -> list[str]:
     return changes
 
 
-def _changed(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Differing leaves of two nested mappings."""
+def changed_values(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Differing leaves of two nested mappings, such as `lr: 0.002 -> 0.001`."""
     if isinstance(old, dict) and isinstance(new, dict):
         dot = f"{prefix}." if prefix else ""
         keys = [*new, *(key for key in old if key not in new)]
-        return [text for key in keys for text in _changed(old.get(key), new.get(key), f"{dot}{key}")]
+        return [text for key in keys for text in changed_values(old.get(key), new.get(key), f"{dot}{key}")]
     return [] if old == new else [f"{prefix}: {show_value(old)} -> {show_value(new)}"]
 
 

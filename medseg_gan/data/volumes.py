@@ -108,6 +108,10 @@ def is_volume_file(path: Path) -> bool:
 def load_volume(path: str | Path) -> MetaTensor:
     """Read a CT volume.
 
+    Example:
+        volume = load_volume("Patient_01.nii.gz")   # or a folder with a DICOM series
+        middle = volume[0, :, :, volume.shape[3] // 2].T
+
     Args:
         path: a NIfTI, NRRD or MetaImage file, a DICOM file, or a folder with one DICOM series.
 

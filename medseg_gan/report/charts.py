@@ -191,6 +191,57 @@ def bars_chart(
     return chart(draw, 11.0, 1.0 + 0.36 * len(bars), alt, caption)
 
 
+def histograms_chart(
+    panels: Mapping[str, Mapping[str, Any]],
+    *,
+    marks: Mapping[str, Any],
+    limits: Mapping[str, float],
+    x_label: str,
+    limit_label: str,
+    mark_label: str,
+    alt: str,
+    caption: str,
+    bins: int = 40,
+) -> Chart | None:
+    """Outlines of histograms side by side, each of area 1, with a limit and marks on the axis; None without values.
+
+    Args:
+        panels: for each panel's title the values of every group; what is not finite is left out.
+        marks: for each panel single values, drawn on its axis.
+        limits: for each panel a value at a dashed line.
+        x_label: what the values are.
+        limit_label: name of the dashed line.
+        mark_label: name of the marks.
+        alt: what the chart shows.
+        caption: below it.
+        bins: of all groups of a panel together.
+    """
+    drawn = {
+        title: {name: [value for value in values if is_finite(value)] for name, values in groups.items()}
+        for title, groups in panels.items()
+    }
+    drawn = {title: {name: values for name, values in groups.items() if values} for title, groups in drawn.items()}
+    drawn = {title: groups for title, groups in drawn.items() if groups}
+    if not drawn:
+        return None
+
+    def draw(figure: Figure) -> None:
+        row = figure.subplots(1, len(drawn), squeeze=False)[0]
+        for axes, (title, groups) in zip(row, drawn.items(), strict=True):
+            spread = [*(value for values in groups.values() for value in values), *marks[title], limits[title]]
+            span = (min(spread), max(spread) if max(spread) > min(spread) else min(spread) + 1)
+            for index, (name, values) in enumerate(groups.items()):
+                axes.hist(values, bins, span, density=True, histtype="step", color=SERIES[index], label=name, lw=1.4)
+            axes.plot(marks[title], [0] * len(marks[title]), "|", color=SERIES[3], markersize=14, label=mark_label)
+            axes.axvline(limits[title], color=axes.yaxis.label.get_color(), linestyle="--", lw=1, label=limit_label)
+            axes.set_title(title, loc="left")
+            axes.set_xlabel(x_label)
+            axes.set_yticks([])
+        legend(figure, row[0])
+
+    return chart(draw, 11.0, 3.4, alt, caption)
+
+
 def is_finite(value: Any) -> TypeGuard[float]:
     """True for a number that was measured."""
     return value is not None and math.isfinite(value)

@@ -11,7 +11,7 @@ import numpy as np
 
 from medseg_gan.atomic import write_json, write_text
 from medseg_gan.labels import LabelTable
-from medseg_gan.report import figures, pictures, records, tables
+from medseg_gan.report import copies, figures, labellers, pictures, records, tables, trust
 from medseg_gan.report.records import plain
 from medseg_gan.report.template import fill
 from medseg_gan.report.verdict import annotator_sentence, steps_sentence, verdicts
@@ -72,6 +72,11 @@ class ReportContent:
     """The resolved recipe, YAML."""
     warnings: list[str] = field(default_factory=list)
 
+    copies: copies.Copies | None = None
+    """The audit for copies of training slices; None: not looked for."""
+    trust: trust.Trust | None = None
+    """Quality control of the generated pairs; None: there was none."""
+
 
 def write_report(folder: Path, content: ReportContent) -> Path:
     """Write `index.html`, `report.json` and the CSV tables; each appears whole or not at all.
@@ -98,6 +103,8 @@ def write_report(folder: Path, content: ReportContent) -> Path:
         "comparisons.csv": records.comparison_records(scores),
         "stages.csv": [dict(stage) for stage in content.stages],
     }
+    if content.trust:
+        csv_files["quality.csv"] = content.trust.pairs
     for name, lines in csv_files.items():
         write_text(folder / name, records.csv_text(lines))
     write_json(folder / "report.json", report_data(content))
@@ -118,6 +125,10 @@ def report_data(content: ReportContent) -> dict[str, Any]:
             value = {"shape": list(value.shape), "dtype": str(value.dtype)}
         elif item.name == "sample_grids":
             value = [path.name for path in value]
+        elif isinstance(value, copies.Copies):
+            value = {"verdict": value.verdict, "sentences": value.sentences, **value.facts}
+        elif isinstance(value, trust.Trust):
+            value = {"sentences": trust.sentences(value), **value.facts}
         data[item.name] = plain(value)
     return data
 
@@ -130,6 +141,7 @@ def render(content: ReportContent) -> str:
         **_words(content),
         **_tables(content),
         **_pictures(content),
+        **_trust(content),
     )
 
 
@@ -142,6 +154,8 @@ def _words(content: ReportContent) -> dict[str, Any]:
         "steps_sentence": steps_sentence(scores),
         "interpreter": scores.get("interpreter") or {},
         "rejected": tables.rejected_lines(scores.get("interpreter") or {}),
+        "selection": labellers.selection_lines(scores.get("interpreter") or {}),
+        "calibration": labellers.calibration_sentence(scores.get("interpreter") or {}),
         "classes": [name.replace("_", " ") for name in scores.get("classes") or []],
         "tests": tables.TESTS,
     }
@@ -190,4 +204,18 @@ def _pictures(content: ReportContent) -> dict[str, Any]:
         "classes_chart": figures.classes_chart(scores, table),
         "training_chart": figures.training_chart(content.training_stats),
         "segmenter_chart": figures.segmenter_chart(content.segmenter_stats),
+        "copies_chart": content.copies and copies.distances_chart(content.copies),
+        "copies_lines": copies.measure_lines(content.copies) if content.copies else [],
+        "copies_strips": copies.pair_strips(content.copies) if content.copies else {},
+    }
+
+
+def _trust(content: ReportContent) -> dict[str, Any]:
+    found = content.trust
+    return {
+        "trust_sentences": trust.sentences(found) if found else [],
+        "trust_classes": trust.class_lines(found) if found else [],
+        "trust_errors": trust.error_lines(found) if found else [],
+        "trust_scatter": found and trust.scatter(found),
+        "trust_strips": trust.pair_strips(found, content.table) if found else {},
     }

@@ -36,6 +36,8 @@ def annotator_sentence(scores: Scores) -> str:
         told = f"Annotated by a person: {who}."
     elif kind == "lungs":
         told = f"No person annotated. The labels come from a rule on HU values: {who}."
+    elif kind == "inversion":
+        told = f"Nobody painted. The interpreter learnt from {who}, which count in every row it labelled."
     else:
         slices, patients = number(annotator.get("real_slices")), number(annotator.get("real_patients"))
         trained = f"trained on {slices} real labelled slices of {patients} patients"

@@ -13,11 +13,17 @@ class System:
         recipe: Its `SystemRecipe` class.
         stages: Its tuple of `Stage`, one per section of the recipe and in the same order.
         export: Its function `export(plan, to, out, **choices)`; empty where there is nothing to export.
+        factory: Its function `open_factory(plan, device)`; empty where nothing labels generated images.
+        synthesize: Its function `synthesize_pairs(plan, out, num=..., **choices)`; empty as `factory`.
+        annotate: Its function `annotate_on_page(plan, **choices)`; empty where nothing is painted by a person.
     """
 
     recipe: str
     stages: str
     export: str = ""
+    factory: str = ""
+    synthesize: str = ""
+    annotate: str = ""
 
 
 SYSTEMS = {
@@ -25,6 +31,9 @@ SYSTEMS = {
         recipe="medseg_gan.systems.datasetgan.recipe:DatasetGanRecipe",
         stages="medseg_gan.systems.datasetgan.recipe:STAGES",
         export="medseg_gan.systems.datasetgan.export:export",
+        annotate="medseg_gan.systems.datasetgan.annotation_page:annotate_on_page",
+        factory="medseg_gan.systems.datasetgan.factory_files:open_factory",
+        synthesize="medseg_gan.systems.datasetgan.production:synthesize_pairs",
     ),
     "layered": System(
         recipe="medseg_gan.systems.layered.recipe:LayeredRecipe", stages="medseg_gan.systems.layered.recipe:STAGES"

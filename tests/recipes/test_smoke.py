@@ -22,8 +22,8 @@ ROWS = {"synthetic", "real", "hybrid", "real30", "real30_spread", "annotated_onl
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_recipe("segthor_datasetgan", profile="smoke", out=tmp_path_factory.mktemp("smoke") / "run")
+def run(smoke_run: Path) -> Path:
+    return smoke_run
 
 
 def folder(run: Path, stage: str) -> Path:

@@ -8,7 +8,7 @@ import pytest
 from medseg_gan.data.slices import SliceRecord, SliceStore, write_store
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, lookup_table
-from medseg_gan.systems.datasetgan.recipe import DECIDING
+from medseg_gan.systems.datasetgan.recipe import DECIDING, TEACHERS
 from medseg_gan.systems.datasetgan.rows import COMPARISONS, Cost, draw_real_slices, spread_slices, title, training_set
 
 SIZES = {"labelled": [12, 12, 12, 3, 12, 12, 12, 12, 12, 12], "gan": [4, 4], "test": [5]}
@@ -73,11 +73,13 @@ def test_one_slice_of_each_patient_covers_all_heights(store: SliceStore) -> None
 def test_costs_add_up(store: SliceStore, row: str) -> None:
     stand_in = Cost(stand_in_slices=50, stand_in_patients=5)
     one = training_set(row, 0, draw(store), store, synthetic=np.arange(100), annotated=np.arange(7), stand_in=stand_in)
-    uses = {name for name, _, _ in one.parts}
+    uses = {part.store.split("-")[0] for part in one.parts}
     assert (one.cost.real_slices > 0) == ("real" in uses)
-    assert (one.cost.stand_in_slices > 0) == bool(uses & {"synthetic", "annotated"})
-    assert (one.cost.pseudo_slices > 0) == ("pseudo-0" in uses)
-    assert sum(share for _, _, share in one.parts) == 1
+    by_annotator = bool(uses & {"synthetic", "annotated"}) or TEACHERS.get(row) == "hybrid"
+    assert (one.cost.stand_in_slices > 0) == by_annotator
+    assert (one.cost.pseudo_slices > 0) == ("pseudo" in uses) == (row in TEACHERS)
+    assert sum(part.share for part in one.parts) == 1
+    assert sum(part.share if part.last_share is None else part.last_share for part in one.parts) == 1
     assert str(one.cost.real_slices or one.cost.annotated_synthetic) in title(row, one.cost) or row == "synthetic"
 
 

@@ -245,7 +245,7 @@ def annotate_by_person(
     while count <= len(candidates):
         hu = to_hu(images_of(candidates[:count])[:, 0].cpu().numpy(), window)
         shown = exported_images(folder)[:count]
-        if len(shown) and _same_images(hu[: len(shown)], shown, window):
+        if len(shown) and same_images(hu[: len(shown)], shown, window):
             hu[: len(shown)] = shown  # the last bits differ between machines; the person saw these
         names = export_images(folder, hu, window=window, spacing=spacing, table=table)
         for old in earlier:
@@ -264,7 +264,7 @@ def annotate_by_person(
     )
 
 
-def _same_images(now: np.ndarray, then: np.ndarray, window: tuple[float, float]) -> bool:
+def same_images(now: np.ndarray, then: np.ndarray, window: tuple[float, float]) -> bool:
     """Whether `(N, H, W)` HU are second renderings of the same images."""
     if now.shape != then.shape:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from medseg_gan.evaluation.segmentation import confusion, evaluate_segmenter
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels
 from medseg_gan.seeding import mix_seed, seed_step
 from medseg_gan.stages import Inputs
-from medseg_gan.systems.datasetgan.recipe import DECIDING, Evaluate, Prepare, TrainSegmenters
+from medseg_gan.systems.datasetgan.inversion import check_same_few, inverted_slices
+from medseg_gan.systems.datasetgan.recipe import DECIDING, TEACHERS, Evaluate, Prepare, TrainSegmenters
 from medseg_gan.systems.datasetgan.rows import (
     COMPARISONS,
     Cost,
     Draw,
     TrainingSet,
     draw_real_slices,
+    pseudo_store,
     title,
     training_set,
 )
@@ -37,22 +39,23 @@ from medseg_gan.training.segmenter import checkpoint_predictions, load_segmenter
 
 
 def train_segmenters(config: TrainSegmenters, folder: Path, inputs: Inputs) -> None:
-    """Train every row with every network; the pseudo-label row comes after the segmenters that label for it."""
+    """Train every row with every network; rows with pseudo-labels come after the segmenters that label for them."""
     store = SliceStore.open(inputs.folders["prepare"])
     stores = {
         "real": inputs.folders["prepare"],
         "synthetic": inputs.folders["synthesize"] / "train",
         "annotated": inputs.folders["annotate"] / "annotated",
     }
-    draws = _draws(config, store, inputs)
+    draws = draws_of(config, store, inputs)
     sets = training_sets(config, store, draws, inputs)
-    direct = [item for item in sets if item.row != "pseudo_label"]
-    taught = [item for item in sets if item.row == "pseudo_label"]
     for name in config.networks:
-        _train(config, folder, name, direct, draws, stores, inputs, store)
+        _train(config, folder, name, [item for item in sets if item.row not in TEACHERS], draws, stores, inputs, store)
+        taught = [item for item in sets if item.row in TEACHERS]
         for item in taught:
-            stores[f"pseudo-{item.seed}"] = folder / name / f"pseudo-{item.seed}"
-            _pseudo_label(stores[f"pseudo-{item.seed}"], folder / name / f"real30-{item.seed}", store, inputs)
+            teacher = TEACHERS[item.row]
+            labelled = pseudo_store(teacher, item.seed)
+            stores[labelled] = folder / name / labelled
+            _pseudo_label(stores[labelled], folder / name / f"{teacher}-{item.seed}", store, inputs)
         _train(config, folder, name, taught, draws, stores, inputs, store)
     write_json(folder / "rows.json", [_row_entry(item) for item in sets])
 
@@ -64,9 +67,21 @@ def training_sets(
     synthetic = SliceStore.open(inputs.folders["synthesize"] / "train").indices()
     annotated = SliceStore.open(inputs.folders["annotate"] / "annotated").indices()
     annotator = read_json(inputs.folders["annotate"] / "annotator.json")
-    stand_in = Cost(stand_in_slices=annotator["real_slices"], stand_in_patients=annotator["real_patients"])
+    inverted = inverted_slices(inputs.folders["annotate"])
+    stand_in = Cost()
+    if inverted is None:
+        stand_in = Cost(stand_in_slices=annotator["real_slices"], stand_in_patients=annotator["real_patients"])
     return [
-        training_set(row, seed, draws[seed], store, synthetic=synthetic, annotated=annotated, stand_in=stand_in)
+        training_set(
+            row,
+            seed,
+            draws[seed],
+            store,
+            synthetic=synthetic,
+            annotated=annotated,
+            stand_in=stand_in,
+            inverted=inverted,
+        )
         for row in config.rows
         for seed in range(seeds_of(row, config))
     ]
@@ -77,8 +92,9 @@ def seeds_of(row: str, config: TrainSegmenters) -> int:
     return config.deciding_seeds if row in DECIDING else config.other_seeds
 
 
-def _draws(config: TrainSegmenters, store: SliceStore, inputs: Inputs) -> list[Draw]:
-    return [
+def draws_of(config: TrainSegmenters, store: SliceStore, inputs: Inputs) -> list[Draw]:
+    """The real slices of every segmenter seed; where some were inverted, their patients are the few of every seed."""
+    draws = [
         draw_real_slices(
             store,
             seed=inputs.seed,
@@ -90,6 +106,11 @@ def _draws(config: TrainSegmenters, store: SliceStore, inputs: Inputs) -> list[D
         )
         for seed in range(max(config.deciding_seeds, config.other_seeds))
     ]
+    inverted = inverted_slices(inputs.folders["annotate"])
+    if inverted is None:
+        return draws
+    check_same_few(draws[0].few, inverted)
+    return [replace(draw, few=draws[0].few) for draw in draws]
 
 
 def _train(
@@ -108,9 +129,12 @@ def _train(
             folder / name / f"{item.row}-{item.seed}",
             [
                 TrainingSource(
-                    StoredSlices(stores[where], indices), share, balanced=where not in ("synthetic", "annotated")
+                    StoredSlices(stores[part.store], part.indices),
+                    part.share,
+                    balanced=part.store not in ("synthetic", "annotated"),
+                    last_share=part.last_share,
                 )
-                for where, indices, share in item.parts
+                for part in item.parts
             ],
             num_classes=store.table.num_classes,
             seed=mix_seed(inputs.seed, "segmenter", item.seed),
@@ -125,7 +149,7 @@ def _train(
 
 
 def _pseudo_label(folder: Path, teacher: Path, store: SliceStore, inputs: Inputs) -> None:
-    """Label the GAN's real slices with a segmenter trained on few real ones (Lee, 2013)."""
+    """Label the GAN's real slices with another row's segmenter (Lee, 2013)."""
     if (folder / "cases.json").is_file():
         return
     unlabelled = store.indices("gan")

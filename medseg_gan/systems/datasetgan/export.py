@@ -12,7 +12,7 @@ import numpy as np
 
 from medseg_gan.atomic import read_json
 from medseg_gan.data.slices import SliceStore
-from medseg_gan.errors import MedsegError, UsageError, did_you_mean
+from medseg_gan.errors import UsageError, did_you_mean
 from medseg_gan.export.bundle import write_segmenter_bundle
 from medseg_gan.export.dicom_series import Origin
 from medseg_gan.export.folder import refuse_existing
@@ -95,10 +95,7 @@ class _Run:
 
     def stage(self, name: str) -> Path:
         """Folder of a finished stage."""
-        folder = self.plan.folder(next(stage for stage in self.plan.stages if stage.name == name))
-        if not (folder / "done.json").is_file():
-            raise MedsegError(f"{self.plan.run}: {name} is not finished; run the recipe's command again first")
-        return folder
+        return self.plan.finished(name)
 
     def default(self, name: str) -> Path:
         """Where an export goes when nobody says."""

@@ -51,7 +51,7 @@ class CardSource:
         who = read_json(self.stage("annotate") / "annotator.json")
         return {
             "who": who["who"],
-            "annotated_generated_slices": self.recipe.settings.annotate.num_images,
+            "annotated_generated_slices": 0 if who["kind"] == "inversion" else self.recipe.settings.annotate.num_images,
             "real_labelled_slices_it_learnt_from": who["real_slices"],
             "of_patients": who["real_patients"],
             "candidates_rejected": sum(who["rejected"].values()),
@@ -107,7 +107,7 @@ def segmenter_card(source: CardSource, row: str, network: str) -> Card:
     entry = next(item for item in entries if item["row"] == row and item["seed"] == 0)
     settings = source.recipe.settings.train_segmenters.segmenter
     contents = {"network": network, "training_set": entry["title"], "steps": settings.steps, "segmenter_seed": 0}
-    synthetic = entry["cost"]["annotated_synthetic"] > 0
+    synthetic = entry["cost"]["annotated_synthetic"] + entry["cost"].get("inverted_slices", 0) > 0
     annotator = source.annotator() if synthetic else {"who": "ground truth of the data"}
     return Card(
         f"Segmenter {network} trained on: {entry['title']}",
@@ -127,7 +127,7 @@ def factory_card(source: CardSource) -> Card:
     settings = source.recipe.settings
     contents = {
         "generator": f"StyleGAN2-ADA, {settings.prepare.size} x {settings.prepare.size} pixels",
-        "interpreter": f"labeller {settings.train_interpreter.labeller}",
+        "interpreter": f"labeller {read_json(source.stage('train_interpreter') / 'interpreter.json')['labeller']}",
         "truncation_psi": settings.annotate.truncation_psi,
     }
     use = ("python -m monai.bundle run --config_file configs/inference.json --num 100 --output_dir PAIRS",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,16 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medseg_gan.atomic import atomic_path, read_json, write_array, write_json
+from medseg_gan.atomic import atomic_path, read_json, write_array, write_json, write_text
 from medseg_gan.data.slices import SliceRecord, SliceStore, StoreWriter, to_hu
 from medseg_gan.device import autocast
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import LabelTable
+from medseg_gan.report.records import csv_text
 from medseg_gan.systems.datasetgan.features import FeatureExtractor
 from medseg_gan.systems.datasetgan.interpreter import Interpreter
 from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling, weights_sha256
 from medseg_gan.systems.datasetgan.vote import keep_certain
 from stylegan2_ada_pytorch import Generator
+
+JUDGED = "judged_"
+"""Before the names of a judge's columns in a shard."""
 
 SHARD_BLOCKS = 16
 """Blocks in one file of unfinished work: what an interruption can lose."""
@@ -35,12 +39,18 @@ class Pairs:
         labels: `(N, R, R)` uint8.
         uncertainty: `(N, R, R)` float32, nats.
         scores: `(N,)` float32.
+        doubt: `(N, K)` float32, expected share of wrong pixels by the class they were given.
     """
 
     images: Tensor
     labels: Tensor
     uncertainty: Tensor
     scores: Tensor
+    doubt: Tensor
+
+
+Judge = Callable[[Pairs], Mapping[str, np.ndarray]]
+"""From pairs to columns by name: a number or a text for each pair."""
 
 
 class LabelFactory:
@@ -61,6 +71,11 @@ class LabelFactory:
         self.interpreter = interpreter.to(device)
         self.source = ImageSource(FeatureExtractor(G, interpreter.variant, sampling.noise_mode), sampling, device)
 
+    @property
+    def interpreter_sha256(self) -> str:
+        """Hash of the interpreter's weights."""
+        return weights_sha256(nn.ModuleList(self.interpreter.members))
+
     def label(self, indices: np.ndarray | range) -> Pairs:
         """Images and labels at any sample indices, in the given order.
 
@@ -79,7 +94,7 @@ class LabelFactory:
         return Pairs(
             *(
                 torch.cat([getattr(part, name) for part in parts])[rows]
-                for name in ("images", "labels", "uncertainty", "scores")
+                for name in ("images", "labels", "uncertainty", "scores", "doubt")
             )
         )
 
@@ -87,7 +102,7 @@ class LabelFactory:
         rendered = self.source.block(number)
         with autocast(self.source.device, self.source.sampling.precision):
             predicted = self.interpreter.predict(rendered.images, rendered.maps)
-        parts = (rendered.images, predicted.labels, predicted.uncertainty, predicted.scores)
+        parts = (rendered.images, predicted.labels, predicted.uncertainty, predicted.scores, predicted.doubt)
         return Pairs(*(part.cpu() for part in parts))
 
 
@@ -109,12 +124,15 @@ def write_pairs(
     spacing: tuple[float, float, float],
     drop_uncertain: float = 0.0,
     quirk: bool = False,
+    judge: Judge | None = None,
+    drop_by: str = "scores",
     on_done: Callable[[int], None] | None = None,
 ) -> SliceStore:
     """Write generated pairs as a slice store; called again, it goes on where it was interrupted.
 
     Beside the store: `scores.npy` `(N,)` and `uncertainty.npy` `(N, R, R)` float16 of the pairs kept, `indices.npy`,
-    and `sampling.json`, from which every image can be rendered again: z depends on the seed and the index alone.
+    and `sampling.json`, from which every image can be rendered again: z depends on the seed and the index alone. With a
+    judge, what it says of each pair kept and left out is in `quality.csv` and `dropped.csv`, in the store's order.
 
     Args:
         folder: of the store.
@@ -125,22 +143,25 @@ def write_pairs(
         spacing: mm of row, column and slice thickness written into the records.
         drop_uncertain: portion of the pairs, the most uncertain, that is left out.
         quirk: the published filter, see `keep_certain`.
+        judge: says more of pairs than their uncertainty.
+        drop_by: what is least of the pairs kept: `scores`, or a column of the judge's.
         on_done: called with the number of pairs generated so far.
 
     Raises:
         MedsegError: the folder holds pairs of other settings, or the disk is full.
     """
-    members = [*factory.interpreter.classifiers, *factory.interpreter.image_networks]
     plan = {
         "version": 1,
         "sampling": asdict(factory.source.sampling),
         "weights_sha256": factory.source.weights_sha256,
-        "interpreter_sha256": weights_sha256(nn.ModuleList(members)),
+        "interpreter_sha256": factory.interpreter_sha256,
         "first": indices.start,
         "generated": len(indices),
         "drop_uncertain": drop_uncertain,
         "quirk": quirk,
     }
+    if judge is not None:  # pairs of before there were judges keep their plan
+        plan |= {"judged": True, "drop_by": drop_by}
     path = folder / "sampling.json"
     if path.exists() and read_json(path) != plan:
         raise MedsegError(
@@ -149,8 +170,11 @@ def write_pairs(
     if (folder / "cases.json").exists():
         return SliceStore.open(folder)
     write_json(path, plan)
-    shards = _generate(folder / "shards", factory, indices, window, on_done)
-    kept = keep_certain(np.concatenate([_read(shard, "scores") for shard in shards]), drop_uncertain, quirk)
+    shards = _generate(folder / "shards", factory, indices, window, judge, on_done)
+    ranks = np.concatenate([_read(shard, "scores" if drop_by == "scores" else JUDGED + drop_by) for shard in shards])
+    kept = keep_certain(ranks, drop_uncertain, quirk)
+    if judge is not None:
+        _write_judgements(folder, shards, kept, indices)
     _assemble(folder, shards, kept, indices, window=window, table=table, spacing=spacing)
     shutil.rmtree(folder / "shards")
     return SliceStore.open(folder)
@@ -161,6 +185,7 @@ def _generate(
     factory: LabelFactory,
     indices: range,
     window: tuple[float, float],
+    judge: Judge | None,
     on_done: Callable[[int], None] | None,
 ) -> list[Path]:
     """Label all indices, a shard at a time; shards that are there are kept."""
@@ -171,6 +196,7 @@ def _generate(
         path = folder / f"{part.start:010d}.npz"
         if not path.exists():
             pairs = factory.label(part)
+            told = {} if judge is None else {JUDGED + name: column for name, column in judge(pairs).items()}
             with atomic_path(path) as temporary:
                 np.savez(
                     temporary,
@@ -178,6 +204,7 @@ def _generate(
                     labels=pairs.labels.numpy(),
                     uncertainty=pairs.uncertainty.numpy().astype(np.float16),
                     scores=pairs.scores.numpy(),
+                    **told,  # type: ignore[arg-type]
                 )
         shards.append(path)
         if on_done is not None:
@@ -211,6 +238,22 @@ def _assemble(
         write_array(folder / "scores.npy", np.concatenate(scores))
         write_array(folder / "uncertainty.npy", np.concatenate(uncertainty))
         write_array(folder / "indices.npy", indices.start + kept)
+
+
+def _write_judgements(folder: Path, shards: Sequence[Path], kept: np.ndarray, indices: range) -> None:
+    """What the judge says of the pairs kept and of those left out, as tables."""
+    with np.load(shards[0]) as part:
+        names = [name for name in part.files if name.startswith(JUDGED)]
+    columns = {name.removeprefix(JUDGED): np.concatenate([_read(shard, name) for shard in shards]) for name in names}
+    dropped = np.setdiff1d(np.arange(len(indices)), kept)
+    for name, rows in (("quality.csv", kept), ("dropped.csv", dropped)):
+        if name == "dropped.csv" and not len(rows):
+            continue
+        lines = [
+            {"case": _record(indices[k], (0.0, 0.0, 0.0)).case, **{key: col[k] for key, col in columns.items()}}
+            for k in rows.tolist()
+        ]
+        write_text(folder / name, csv_text(lines, ("case", *columns)))
 
 
 def _record(index: int, spacing: tuple[float, float, float]) -> SliceRecord:

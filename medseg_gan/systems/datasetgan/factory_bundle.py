@@ -129,7 +129,7 @@ def _copy_interpreter(source: Path, target: Path) -> None:
     plan = read_json(source / "interpreter.json")
     target.mkdir()
     shutil.copyfile(source / "interpreter.json", target / "interpreter.json")
-    for name in plan["classifiers"]:
+    for name in (*plan["classifiers"], *plan.get("joint_networks", ())):
         shutil.copyfile(source / name, target / name)
     for name in plan["image_networks"]:
         (target / name).mkdir()

@@ -14,14 +14,33 @@ from pydantic import (
     model_validator,
 )
 
+from medseg_gan.errors import did_you_mean
+from medseg_gan.labels import lookup_table
 from medseg_gan.recipe import ImageSize, Section, SystemRecipe, Window
 from medseg_gan.stages import Stage
 from medseg_gan.training.stylegan2_config import ConfigName, published_config
 
-DECIDING = ("synthetic", "hybrid", "real30", "real30_spread", "pseudo_label", "annotated_only")
+Row = Literal[
+    "synthetic",
+    "real",
+    "hybrid",
+    "real30",
+    "real30_spread",
+    "annotated_only",
+    "annotated_real",
+    "pseudo_label",
+    "finetuned",
+    "factory_pseudo",
+    "all_together",
+]
+
+DECIDING = tuple(row for row in get_args(Row) if row != "real")
 """Rows that decide whether the factory earns its place; they are trained with several segmenter seeds."""
 
-Row = Literal["synthetic", "real", "hybrid", "real30", "real30_spread", "annotated_only", "pseudo_label"]
+TEACHERS = {"pseudo_label": "real30", "factory_pseudo": "hybrid", "all_together": "hybrid"}
+"""Rows that learn from unlabelled real slices, and the row whose segmenter of the same seed labels those for them."""
+
+Candidate = Literal["image", "whole_image", "joint", "average", "pixels"]
 SegmenterName = Literal["deeplabv3", "fcn", "unet"]
 
 
@@ -39,7 +58,11 @@ class Phantom(Section):
     labelled_patients: PositiveInt = Field(
         22, description="patients with ground truth, for the labelled and test pools"
     )
-    test_patients: PositiveInt | None = Field(None, description="of these, for the test; none: as test_share says")
+    test_patients: PositiveInt | None = Field(
+        None,
+        description="of these, for the test; none: as test_share says",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
     annotator_patients: PositiveInt = Field(
         12, description="patients who train the stand-in annotator and nothing else"
     )
@@ -201,17 +224,35 @@ class Segmenter(Section):
     augment: bool = Field(False, description="random affine and intensity changes; left and right are never swapped")
 
 
+class Inversion(Section):
+    """Real labelled slices as latents of the generator (annotator: inversion); they are those of `few_patients`."""
+
+    steps: PositiveInt = Field(300, description="of each slice's projection into W+")
+    max_error: PositiveFloat = Field(
+        0.25, description="reconstruction error above which a slice is dropped; 1 is no better than the mean picture"
+    )
+    max_repeats: PositiveInt = Field(
+        1, description="a slice counts up to so often: the median error over its own; 1: all alike"
+    )
+    image_from: Literal["real", "reconstruction"] = Field(
+        "real", description="what U-Nets on the image alone learn from (labellers image and average)"
+    )
+
+
 class Annotate(Section):
     """Generated slices and the masks an annotator gives them."""
 
-    annotator: Literal["auto", "person", "lungs", "segmenter"] = Field(
-        "auto", description="who paints: auto is the HU rule for the lungs table, the stand-in on the phantom, else you"
+    annotator: Literal["auto", "person", "lungs", "segmenter", "inversion"] = Field(
+        "auto",
+        description="who paints: auto is the HU rule for the lungs table, the stand-in on the phantom, else you; "
+        "inversion: nobody, real labelled slices are projected instead",
     )
-    num_images: PositiveInt = Field(30, description="annotated generated slices")
+    num_images: PositiveInt = Field(30, description="annotated generated slices, or real ones to invert")
     held_out: PositiveInt = Field(100, description="further slices labelled to judge the interpreter (not by a person)")
     truncation_psi: float = Field(0.7, gt=0, le=1, description="truncation of the first half of the layers")
     max_tries: PositiveInt = Field(20, description="candidates looked at per accepted slice before giving up")
     stand_in: Segmenter = Segmenter()
+    inversion: Inversion = Field(Inversion(), json_schema_extra={"fingerprint": "unless default"})
 
 
 class TrainInterpreter(Section):
@@ -220,8 +261,16 @@ class TrainInterpreter(Section):
     features: Literal["editgan", "one_per_block", "drop_const", "datasetgan1", "dariant_sg2"] = Field(
         "editgan", description="which of the generator's maps"
     )
-    labeller: Literal["features", "image", "average"] = Field(
-        "features", description="classifiers on features, a U-Net on the image alone, or the mean of both"
+    feature_storage: Literal["auto", "fp32", "fp16"] = Field(
+        "auto",
+        description="how the annotated images' maps are held; fp16 rounds to one part in 2048 in half the memory; "
+        "auto: fp16 where fp32 would take more than 1 GB (30 images at 256 x 256 take 1.9)",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+    labeller: Literal["features", "image", "average", "joint", "auto"] = Field(
+        "features",
+        description="classifiers on features, U-Nets on the image alone, the mean of both, networks on both together, "
+        "or what cross-validation on the annotated images finds best",
     )
     loss: Literal["pixels", "whole_image"] = Field("pixels", description="sampled pixels (paper) or whole images")
     preset: Literal["seed003", "seed003-literal", "datasetgan"] = Field("seed003", description="pixel classifiers")
@@ -229,8 +278,48 @@ class TrainInterpreter(Section):
     max_epochs: PositiveInt = Field(100, description="epochs over all pixels (loss: pixels)")
     pixel_batch: PositiveInt = Field(64, description="pixels a step (loss: pixels)")
     steps: PositiveInt = Field(400, description="steps (loss: whole_image, and the image labeller)")
-    image_members: PositiveInt = Field(3, description="U-Nets of the image labeller")
+    image_members: PositiveInt = Field(3, description="U-Nets of the image labeller, networks of the joint one")
     image_width: PositiveInt = Field(16, multiple_of=16, description="channels of their first level")
+    class_balanced: bool = Field(
+        False,
+        description="all classes are drawn equally often (loss: pixels)",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+    shared_batches: bool = Field(
+        False,
+        description="all classifiers see the same pixels in the same order (loss: pixels)",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+    ignore: Annotated[tuple[str, ...], AfterValidator(_distinct)] = Field(
+        (),
+        description="classes whose pixels teach nothing, as if nobody had labelled them",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+    candidates: Annotated[tuple[Candidate, ...], AfterValidator(_distinct)] = Field(
+        ("image", "whole_image", "joint", "average", "pixels"),
+        min_length=2,
+        description="labellers that auto chooses from; of those that tie it takes the first",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+    folds: int = Field(
+        5, ge=2, description="of the cross-validation", json_schema_extra={"fingerprint": "unless default"}
+    )
+    fold_members: PositiveInt = Field(
+        2,
+        description="networks of each kind in a fold, at most",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+    fold_steps: PositiveInt | None = Field(
+        None,
+        description="steps in a fold; none: as many as `steps`. Pixel classifiers stop after ten times as many",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+    calibration: Literal["auto", "none", "temperature", "per_class"] = Field(
+        "auto",
+        description="of probabilities, on out-of-fold answers: one temperature, or a scale and bias for each class; "
+        "auto is temperature where the labeller is auto, which has those answers anyway, and none elsewhere",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
     workers: int = Field(
         1,
         ge=0,
@@ -245,7 +334,45 @@ class Synthesize(Section):
     num_pairs: PositiveInt = Field(1500, description="generated image-label pairs for training")
     num_test_g: PositiveInt = Field(100, description="further pairs, at reserved indices, that make test-G")
     block_size: PositiveInt = Field(8, description="images rendered together; part of what makes bits reproducible")
-    filter_portion: float = Field(0.0, ge=0, lt=1, description="share of the most uncertain pairs left out of training")
+    filter_portion: float = Field(0.0, ge=0, lt=1, description="share of the worst pairs left out of training")
+    filter: Literal["quality", "uncertainty", "none"] = Field(
+        "uncertainty",
+        description="what the worst pairs have most of: predicted wrong pixels, or uncertainty as DatasetGAN has it",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+    quirk: bool = Field(
+        False,
+        description="as published: the 30 least uncertain go in place of 30 of the most uncertain",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+    quality_folds: NonNegativeInt = Field(
+        5,
+        description="parts of a person's slices, each judged by an interpreter of the others; 0: none is trained anew",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+
+    @property
+    def dropped(self) -> float:
+        """Share of the pairs that is left out."""
+        return 0.0 if self.filter == "none" else self.filter_portion
+
+    @model_validator(mode="after")
+    def _quirk_drops_enough(self) -> Synthesize:
+        if self.quirk and self.filter != "uncertainty":
+            raise ValueError(f"quirk belongs to the published filter; it wants filter: uncertainty, not {self.filter}")
+        # generated pairs are num_pairs / (1 - portion); of those left out, 30 come from the other end
+        if self.quirk and self.num_pairs * self.filter_portion < 30 * (1 - self.filter_portion):
+            raise ValueError(
+                f"quirk leaves out 30 pairs at least, filter_portion {self.filter_portion:g} of {self.num_pairs} pairs "
+                "is fewer; raise one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _folds_are_parts(self) -> Synthesize:
+        if self.quality_folds == 1:
+            raise ValueError("quality_folds 1 leaves nothing to learn from; give at least 2, or 0")
+        return self
 
 
 class TrainSegmenters(Section):
@@ -271,8 +398,9 @@ class TrainSegmenters(Section):
 
     @model_validator(mode="after")
     def _pseudo_labels_have_a_teacher(self) -> TrainSegmenters:
-        if "pseudo_label" in self.rows and "real30" not in self.rows:
-            raise ValueError("rows has pseudo_label without real30, whose segmenters paint its labels; add real30")
+        for row, teacher in TEACHERS.items():
+            if row in self.rows and teacher not in self.rows:
+                raise ValueError(f"rows has {row} without {teacher}, whose segmenters paint its labels; add {teacher}")
         return self
 
 
@@ -287,6 +415,16 @@ class Report(Section):
     """The page people read."""
 
     pictures: PositiveInt = Field(16, description="slices in each picture grid")
+    audit_images: NonNegativeInt = Field(
+        1000,
+        description="generated slices among which copies of training slices are looked for; 0: none",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
+    audit_canaries: PositiveInt = Field(
+        20,
+        description="planted copies of each kind that the audit has to find",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
 
 
 class DatasetGanRecipe(SystemRecipe):
@@ -300,6 +438,17 @@ class DatasetGanRecipe(SystemRecipe):
     train_segmenters: TrainSegmenters = TrainSegmenters()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
+
+    @model_validator(mode="after")
+    def _ignored_classes_exist(self) -> DatasetGanRecipe:
+        table = lookup_table(self.prepare.labels)
+        unknown = next((name for name in self.train_interpreter.ignore if name not in table.classes), None)
+        if unknown is not None:
+            raise ValueError(
+                f"train_interpreter.ignore names {unknown}, which label table {table.name} does not have"
+                f"{did_you_mean(unknown, table.classes)}"
+            )
+        return self
 
     @classmethod
     def filled(cls, tree: dict[str, Any]) -> dict[str, Any]:
@@ -330,12 +479,16 @@ STAGES = (
     Stage(
         "annotate",
         f"{_STAGES}:annotate",
-        expected=lambda r: f"{r.annotate.num_images} generated slices with masks by {_annotators(r)}",
+        expected=lambda r: (
+            f"{r.annotate.num_images} real labelled slices projected into W+"
+            if r.annotate.annotator == "inversion"
+            else f"{r.annotate.num_images} generated slices with masks by {_annotators(r)}"
+        ),
     ),
     Stage(
         "train_interpreter",
         f"{_STAGES}:train_interpreter",
-        expected=lambda r: f"{r.train_interpreter.members} classifiers on {r.annotate.num_images} annotated slices",
+        expected=lambda r: _labellers(r.train_interpreter, r.annotate.num_images),
     ),
     Stage(
         "synthesize",
@@ -356,6 +509,18 @@ def _annotators(recipe: DatasetGanRecipe) -> str:
     if kind == "auto" and recipe.prepare.labels != "lungs":
         return "a stand-in on the phantom, by you on your own data (the run waits then, exit code 3)"
     return {"person": "you (the run waits, exit code 3)", "segmenter": "the stand-in"}.get(kind, "the HU rule")
+
+
+def _labellers(config: TrainInterpreter, images: int) -> str:
+    """Expected work of `train_interpreter`."""
+    networks = {
+        "features": f"{config.members} classifiers",
+        "image": f"{config.image_members} U-Nets",
+        "average": f"{config.members} classifiers and {config.image_members} U-Nets",
+        "joint": f"{config.image_members} networks on image and features",
+        "auto": f"the best of {len(config.candidates)} labellers in {config.folds} folds, then its networks",
+    }
+    return f"{networks[config.labeller]} on {images} annotated slices"
 
 
 def _trainings(config: TrainSegmenters) -> str:

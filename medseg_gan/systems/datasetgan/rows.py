@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,6 +11,10 @@ from medseg_gan.data.records import DOMINANT_SHARE
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError
 from medseg_gan.seeding import numpy_rng
+from medseg_gan.systems.datasetgan.recipe import TEACHERS
+
+WAYS = ("finetuned", "factory_pseudo", "all_together")
+"""Other ways to use the factory than the hybrid: each has to beat the same rivals."""
 
 COMPARISONS = (
     ("hybrid", "synthetic"),
@@ -19,6 +23,8 @@ COMPARISONS = (
     ("hybrid", "pseudo_label"),
     ("hybrid", "annotated_only"),
     ("synthetic", "annotated_only"),
+    ("hybrid", "annotated_real"),
+    *((way, rival) for way in WAYS for rival in ("hybrid", "real30", "pseudo_label", "annotated_real")),
 )
 """Orderings the report judges, each `a` against `b` on test-R."""
 
@@ -46,7 +52,10 @@ class Draw:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a row's labels cost: real labelled slices and patients of its own, its stand-in's, and generated slices."""
+    """What a row's labels cost: real labelled slices and patients of its own, its stand-in's, and generated slices.
+
+    Slices that were inverted for the interpreter are among the `real_slices`, once, whatever else they are used for.
+    """
 
     real_slices: int = 0
     real_patients: int = 0
@@ -55,15 +64,33 @@ class Cost:
     annotated_synthetic: int = 0
     synthetic_pairs: int = 0
     pseudo_slices: int = 0
+    inverted_slices: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Slices of one store in a training set.
+
+    Attributes:
+        store: name of the store.
+        indices: of its slices.
+        share: part of every batch.
+        last_share: the same at the end of the training, where it is another, see `TrainingSource`.
+    """
+
+    store: str
+    indices: np.ndarray
+    share: float = 1.0
+    last_share: float | None = None
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """One row for one segmenter seed: store names with indices and the share of every batch each fills."""
+    """One row for one segmenter seed."""
 
     row: str
     seed: int
-    parts: tuple[tuple[str, np.ndarray, float], ...]
+    parts: tuple[Part, ...]
     cost: Cost = field(default_factory=Cost)
 
 
@@ -139,51 +166,97 @@ def draw_real_slices(
 
 
 def training_set(
-    row: str, seed: int, draw: Draw, store: SliceStore, *, synthetic: np.ndarray, annotated: np.ndarray, stand_in: Cost
+    row: str,
+    seed: int,
+    draw: Draw,
+    store: SliceStore,
+    *,
+    synthetic: np.ndarray,
+    annotated: np.ndarray,
+    stand_in: Cost,
+    inverted: np.ndarray | None = None,
 ) -> TrainingSet:
     """The parts and the cost of one row; `stand_in` is what the annotator itself was trained on.
 
+    Where real slices were inverted instead, `inverted` are their positions in `store`, dropped ones included.
+
     A hybrid batch is half real: thirty real slices among a thousand generated ones would hardly be seen. The
     pseudo-label row is built the same way: in place of the generated slices, real ones of the GAN's pool, labelled by
-    the `real30` segmenter of the same seed.
+    the `real30` segmenter of the same seed. In `factory_pseudo` the hybrid's segmenter labels them, and `all_together`
+    has both. `finetuned` learns from generated slices and, in the last third of its steps, from real ones alone.
     """
     labelled_by_annotator = Cost(
         stand_in_slices=stand_in.stand_in_slices,
         stand_in_patients=stand_in.stand_in_patients,
-        annotated_synthetic=len(annotated),
+        annotated_synthetic=len(annotated) if inverted is None else 0,
     )
-    factory = Cost(**{**vars(labelled_by_annotator), "synthetic_pairs": len(synthetic)})
 
     def real_cost(indices: np.ndarray, base: Cost = Cost(), **more: int) -> Cost:
+        if base.inverted_slices and inverted is not None:
+            indices = np.union1d(indices, inverted)
         patients = len({store.records[k].patient for k in indices.tolist()})
         return Cost(**{**vars(base), "real_slices": len(indices), "real_patients": patients, **more})
 
+    if inverted is not None:
+        labelled_by_annotator = real_cost(inverted, labelled_by_annotator, inverted_slices=len(inverted))
+    factory = Cost(**{**vars(labelled_by_annotator), "synthetic_pairs": len(synthetic)})
     unlabelled = store.indices("gan")
-    parts: dict[str, tuple[tuple[tuple[str, np.ndarray, float], ...], Cost]] = {
-        "synthetic": ((("synthetic", synthetic, 1.0),), factory),
-        "annotated_only": ((("annotated", annotated, 1.0),), labelled_by_annotator),
-        "real": ((("real", draw.real, 1.0),), real_cost(draw.real)),
-        "real30": ((("real", draw.few, 1.0),), real_cost(draw.few)),
-        "real30_spread": ((("real", draw.spread, 1.0),), real_cost(draw.spread)),
-        "hybrid": ((("synthetic", synthetic, 0.5), ("real", draw.few, 0.5)), real_cost(draw.few, factory)),
-        "pseudo_label": (
-            ((f"pseudo-{seed}", np.arange(len(unlabelled)), 0.5), ("real", draw.few, 0.5)),
-            real_cost(draw.few, pseudo_slices=len(unlabelled)),
+    few, made, painted = (
+        Part("real", draw.few, 0.5),
+        Part("synthetic", synthetic, 0.5),
+        Part("annotated", annotated, 0.5),
+    )
+    count = len(unlabelled)
+
+    def pseudo(share: float = 0.5) -> Part:
+        return Part(pseudo_store(TEACHERS.get(row, ""), seed), np.arange(count), share)
+
+    sets: dict[str, tuple[tuple[Part, ...], Cost]] = {
+        "synthetic": ((replace(made, share=1.0),), factory),
+        "annotated_only": ((replace(painted, share=1.0),), labelled_by_annotator),
+        "real": ((Part("real", draw.real),), real_cost(draw.real)),
+        "real30": ((replace(few, share=1.0),), real_cost(draw.few)),
+        "real30_spread": ((Part("real", draw.spread),), real_cost(draw.spread)),
+        "annotated_real": ((painted, few), real_cost(draw.few, labelled_by_annotator)),
+        "hybrid": ((made, few), real_cost(draw.few, factory)),
+        "finetuned": (
+            (replace(made, share=1.0, last_share=0.0), replace(few, share=0.0, last_share=1.0)),
+            real_cost(draw.few, factory),
+        ),
+        "pseudo_label": ((pseudo(), few), real_cost(draw.few, pseudo_slices=count)),
+        "factory_pseudo": ((pseudo(), few), real_cost(draw.few, factory, pseudo_slices=count)),
+        "all_together": (
+            (pseudo(0.25), replace(made, share=0.25), few),
+            real_cost(draw.few, factory, pseudo_slices=count),
         ),
     }
-    chosen, cost = parts[row]
-    return TrainingSet(row, seed, chosen, cost)
+    parts, cost = sets[row]
+    return TrainingSet(row, seed, parts, cost)
+
+
+def pseudo_store(teacher: str, seed: int) -> str:
+    """Name of the store of real slices that one row's segmenter labelled."""
+    return f"pseudo-{teacher}-{seed}"
 
 
 def title(row: str, cost: Cost) -> str:
     """The row's name in tables, with the numbers that matter."""
     few = f"{cost.real_slices} real of {cost.real_patients} patients"
+    made, painted = f"{cost.synthetic_pairs} synthetic", f"{cost.annotated_synthetic} annotated synthetic"
+    pseudo, hybrid = f"{cost.pseudo_slices} unlabelled real", f"hybrid: {made} + {few}"
+    if inverted := cost.inverted_slices:
+        made += f", labelled by {inverted} inverted real of {cost.real_patients} patients"
+        painted, hybrid = f"reconstructions of {inverted} inverted real", f"{hybrid}, {inverted} of them inverted"
     return {
-        "synthetic": f"{cost.synthetic_pairs} synthetic",
-        "annotated_only": f"{cost.annotated_synthetic} annotated synthetic only (no interpreter)",
+        "synthetic": made,
+        "annotated_only": f"{painted} only (no interpreter)",
+        "annotated_real": f"{painted} + {few} (no interpreter)",
         "real": f"{cost.real_slices} real",
         "real30": f"{few} only",
         "real30_spread": f"{cost.real_slices} real spread over {cost.real_patients} patients",
-        "hybrid": f"hybrid: {cost.synthetic_pairs} synthetic + {few}",
-        "pseudo_label": f"pseudo-label: {cost.pseudo_slices} unlabelled real + {few}",
+        "hybrid": hybrid,
+        "finetuned": f"{made}, then fine-tuned on {few}",
+        "pseudo_label": f"pseudo-label: {pseudo} + {few}",
+        "factory_pseudo": f"{pseudo}, labelled by the hybrid, + {few}",
+        "all_together": f"{cost.synthetic_pairs} synthetic + {pseudo}, labelled by the hybrid, + {few}",
     }[row]

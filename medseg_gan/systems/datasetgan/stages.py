@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,26 @@ from medseg_gan.systems.datasetgan.annotators import (
 from medseg_gan.systems.datasetgan.ensemble import train_interpreter as train_ensemble
 from medseg_gan.systems.datasetgan.factory import LabelFactory, num_generated, write_pairs
 from medseg_gan.systems.datasetgan.features import FeatureExtractor
-from medseg_gan.systems.datasetgan.interpreter import load_interpreter
+from medseg_gan.systems.datasetgan.interpreter import Interpreter, load_interpreter
+from medseg_gan.systems.datasetgan.inversion import (
+    check_enough_asked,
+    choose_slices,
+    invert_labelled_slices,
+    teaching_examples,
+)
+from medseg_gan.systems.datasetgan.labeller_choice import choose_labeller, member_settings, without_ignored
+from medseg_gan.systems.datasetgan.quality_stage import learn_quality, measure_quality
 from medseg_gan.systems.datasetgan.recipe import (
     Annotate,
     Prepare,
     Synthesize,
     TrainGan,
     TrainInterpreter,
+    TrainSegmenters,
 )
-from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling, render_again, reserved, save_latents
+from medseg_gan.systems.datasetgan.sampling import ImageSource, Rendered, Sampling, render_again, reserved, save_latents
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
+from medseg_gan.systems.datasetgan.selection import RESULT, Held, load_selection
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.log import Progress, progress, say
 from medseg_gan.training.pool import process_count
@@ -57,7 +68,8 @@ from medseg_gan.training.stylegan2 import load_generator, train_stylegan2
 def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
     """Turn volumes into slices and cut their patients into pools; without data, draw the phantom first."""
     workers = config.workers or os.cpu_count() or 1
-    annotator_kind(inputs.sections["annotate"], inputs)  # type: ignore[arg-type]  # refused now, not after the GAN
+    annotation: Annotate = inputs.sections["annotate"]  # type: ignore[assignment]
+    kind = annotator_kind(annotation, inputs)  # refused now, not after the GAN
     check_init_from(inputs.sections["train_gan"])  # type: ignore[arg-type]
     cohort: list[Case] = []
     if inputs.data is None:
@@ -107,6 +119,9 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
     for reason, count in counts["left_out"].items():
         if count:
             say(f"prepare: {count} slices left out, {reason}")
+    if kind == "inversion":
+        few: TrainSegmenters = inputs.sections["train_segmenters"]  # type: ignore[assignment]
+        choose_slices(annotation, few, SliceStore.open(folder), inputs.seed)  # likewise refused now
 
 
 def check_init_from(config: TrainGan) -> None:
@@ -147,10 +162,20 @@ def annotate(config: Annotate, folder: Path, inputs: Inputs) -> None:
     spacing = store.typical_spacing()
     kind = annotator_kind(config, inputs)
     source = image_source(inputs, "editgan", config)
+    who: dict[str, Any]
 
     def images_of(indices: range) -> Tensor:
         return source.render(indices).images.cpu()
 
+    if kind == "inversion":
+        who = invert_labelled_slices(config, folder, source, store, inputs)
+        if judge := judge_kind(inputs):
+            annotator, who["judge"] = build_annotator(judge, config, folder, store, spacing, inputs)
+            further = reserved("held_out", config.held_out * config.max_tries)
+            judged = collect_accepted(images_of, annotator, further, config.held_out)
+            _keep(folder / "held_out", judged, source, store, spacing)
+        write_json(folder / "annotator.json", who)
+        return
     candidates = reserved("annotate", config.num_images * config.max_tries)
     if kind == "person":
         found = annotate_by_person(
@@ -165,7 +190,7 @@ def annotate(config: Annotate, folder: Path, inputs: Inputs) -> None:
             earlier=earlier_annotations(inputs.run, folder.name),
         )
         held_out = None
-        who: dict[str, Any] = {"kind": kind, "who": f"{config.num_images} generated slices painted by hand"}
+        who = {"kind": kind, "who": f"{config.num_images} generated slices painted by hand"}
         who |= {"real_slices": 0, "real_patients": 0}
     else:
         annotator, who = build_annotator(kind, config, folder, store, spacing, inputs)
@@ -202,7 +227,15 @@ def annotator_kind(config: Annotate, inputs: Inputs) -> str:
             f"annotate.annotator=lungs labels lungs only, prepare.labels is {preparation.labels}; "
             "use prepare.labels=lungs or another annotator"
         )
+    if config.annotator == "inversion":
+        check_enough_asked(config, inputs.sections["train_segmenters"])  # type: ignore[arg-type]
     return config.annotator
+
+
+def judge_kind(inputs: Inputs) -> str | None:
+    """The automatic annotator that judges an interpreter taught by inverted slices; None: there is none to ask."""
+    preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
+    return "lungs" if preparation.labels == "lungs" else "segmenter" if inputs.data is None else None
 
 
 def build_annotator(
@@ -247,10 +280,11 @@ def build_annotator(
 
 
 def stored_annotator(inputs: Inputs, store: SliceStore) -> Annotator | None:
-    """The automatic annotator of the finished stage `annotate`; None where a person painted."""
+    """The automatic annotator or judge of the finished stage `annotate`; None where there is none to ask."""
     config: Annotate = inputs.sections["annotate"]  # type: ignore[assignment]
     kind = read_json(inputs.folders["annotate"] / "annotator.json")["kind"]
-    if kind == "person":
+    kind = judge_kind(inputs) if kind == "inversion" else kind
+    if kind in ("person", None):
         return None
     return build_annotator(kind, config, inputs.folders["annotate"], store, store.typical_spacing(), inputs)[0]
 
@@ -278,39 +312,63 @@ def _keep(
     write_store(folder, hu, found.labels, records, store.window, store.table)
 
 
+def fit_interpreter(
+    folder: Path, rendered: Rendered, labels: Tensor, config: TrainInterpreter, inputs: Inputs, num_classes: int
+) -> Interpreter:
+    """Train an interpreter by the recipe's settings on some annotated images; where it says `auto`, as was chosen."""
+    chosen = load_selection(inputs.folders.get("train_interpreter", folder))
+    preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
+    return train_ensemble(
+        folder,
+        rendered,
+        without_ignored(labels, config, lookup_table(preparation.labels)),
+        num_classes=num_classes,
+        seed=mix_seed(inputs.seed, "interpreter"),
+        variant=config.features,
+        labeller=chosen.labeller if chosen else config.labeller,
+        loss=chosen.loss if chosen else config.loss,
+        members=config.members,
+        max_epochs=config.max_epochs,
+        steps=config.steps,
+        image_members=config.image_members,
+        workers=process_count(config.workers, inputs.device),
+        calibration=chosen.calibration if chosen else None,
+        **member_settings(config, inputs.precision),
+    )
+
+
 def train_interpreter(config: TrainInterpreter, folder: Path, inputs: Inputs) -> None:
     """Train the style interpreter on the annotated slices' features, and compare it with the annotator."""
     annotation: Annotate = inputs.sections["annotate"]  # type: ignore[assignment]
     source = image_source(inputs, config.features, annotation)
     where = inputs.folders["annotate"]
     annotated = SliceStore.open(where / "annotated")
-    interpreter = train_ensemble(
-        folder,
-        render_again(where / "annotated" / "latents.pt", source),
-        torch.from_numpy(np.array(annotated.labels)).to(inputs.device),
-        num_classes=annotated.table.num_classes,
-        seed=mix_seed(inputs.seed, "interpreter"),
-        variant=config.features,
-        labeller=config.labeller,
-        loss=config.loss,
-        preset=config.preset,
-        members=config.members,
-        max_epochs=config.max_epochs,
-        pixel_batch=config.pixel_batch,
-        steps=config.steps,
-        image_members=config.image_members,
-        image_width=config.image_width,
-        workers=process_count(config.workers, inputs.device),
-        precision=inputs.precision,
-    )
+    rendered = render_again(where / "annotated" / "latents.pt", source, config.feature_storage)
+    labels = torch.from_numpy(np.array(annotated.labels)).to(inputs.device)
     who = read_json(where / "annotator.json")
+    if who["kind"] == "inversion":
+        store, own_image = SliceStore.open(inputs.folders["prepare"]), config.labeller in ("image", "average")
+        image_from = annotation.inversion.image_from if own_image else "reconstruction"  # as the features are
+        rendered, labels = teaching_examples(where / "annotated", rendered, labels, store, image_from)
+    held_out = _held_out(where / "held_out", source)
+    taught = without_ignored(labels, config, annotated.table)
+    choose_labeller(folder, rendered, taught, config, inputs, annotated.table.num_classes, held_out)
+    interpreter = fit_interpreter(folder, rendered, labels, config, inputs, annotated.table.num_classes)
     counts = {"sampled": who["sampled"], "rejected": sum(who["rejected"].values()), "reasons": who["rejected"]}
     result: dict[str, Any] = {}
-    if (where / "held_out" / "cases.json").is_file():
-        held_out = SliceStore.open(where / "held_out")
-        indices = load_checkpoint(where / "held_out" / "latents.pt")["indices"].numpy()
-        result = agreement(interpreter, source, indices, np.asarray(held_out.labels), held_out.table.num_classes)
+    if held_out is not None:
+        result = agreement(interpreter, source, held_out.indices, held_out.labels, annotated.table.num_classes)
+    if (folder / RESULT).is_file():
+        result["selection"] = read_json(folder / RESULT)
     write_json(folder / "agreement.json", {**result, **counts})
+
+
+def _held_out(folder: Path, source: ImageSource) -> Held | None:
+    """The images that judge labellers; None where a person painted."""
+    if not (folder / "cases.json").is_file():
+        return None
+    indices = load_checkpoint(folder / "latents.pt")["indices"].numpy()
+    return Held(source, indices, np.array(SliceStore.open(folder).labels))
 
 
 def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
@@ -321,10 +379,21 @@ def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
     source = image_source(inputs, interpreter.variant, annotation)
     sampling = replace(source.sampling, block=config.block_size)
     factory = LabelFactory(source.G, interpreter, sampling, inputs.device)
-    generated = num_generated(config.num_pairs, config.filter_portion)
+    teaching: TrainInterpreter = inputs.sections["train_interpreter"]  # type: ignore[assignment]
+    quality = learn_quality(
+        folder,
+        factory,
+        store,
+        inputs.folders["annotate"],
+        folds=config.quality_folds,
+        seed=inputs.seed,
+        annotated=lambda: render_again(inputs.folders["annotate"] / "annotated" / "latents.pt", source),
+        refit=partial(fit_interpreter, config=teaching, inputs=inputs, num_classes=store.table.num_classes),
+    )
+    generated = num_generated(config.num_pairs, config.dropped)
     for name, indices, dropped in (
         ("test_g", reserved("test_g", config.num_test_g), 0.0),  # unfiltered
-        ("train", reserved("train", generated), config.filter_portion),
+        ("train", reserved("train", generated), config.dropped),
     ):
         with Progress(len(indices), f"synthesize: {name}", "image") as bar:
             write_pairs(
@@ -335,6 +404,9 @@ def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
                 table=store.table,
                 spacing=store.typical_spacing(),
                 drop_uncertain=dropped,
+                quirk=config.quirk and name == "train",
+                judge=quality.judge,
+                drop_by="predicted_wrong" if config.filter == "quality" else "scores",
                 on_done=bar.reach,
             )
     annotator = stored_annotator(inputs, store)
@@ -344,3 +416,4 @@ def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
         answers = [annotator(test.image_tensor(part)) for part in progress(parts, "synthesize: test_g labels", "block")]
         write_array(folder / "test_g" / "annotator_accepted.npy", np.concatenate([one.accepted for one in answers]))
         write_array(folder / "test_g" / "annotator_labels.npy", np.concatenate([one.labels for one in answers]))
+    measure_quality(folder)

@@ -12,6 +12,9 @@ from medseg_gan.data.slices import SliceStore, to_grey
 from medseg_gan.report.page import ReportContent, write_report
 from medseg_gan.seeding import numpy_rng
 from medseg_gan.stages import Inputs
+from medseg_gan.systems.datasetgan.inversion import inverted_slices
+from medseg_gan.systems.datasetgan.memorisation import audit_pairs
+from medseg_gan.systems.datasetgan.quality_report import quality_report
 from medseg_gan.systems.datasetgan.recipe import Report, TrainSegmenters
 from medseg_gan.training.engine import read_stats
 
@@ -48,6 +51,15 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
     real = _some(rng, store.indices("test", labelled=True), config.pictures)
     fake = np.arange(min(config.pictures, len(generated)))
     training: TrainSegmenters = inputs.sections["train_segmenters"]  # type: ignore[assignment]
+    copies = config.audit_images and audit_pairs(
+        folder,
+        store,
+        generated,
+        seed=inputs.seed,
+        images=config.audit_images,
+        canaries=config.audit_canaries,
+        device=inputs.device,
+    )
     write_report(
         folder,
         ReportContent(
@@ -57,7 +69,7 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
             recipe=inputs.recipe,
             profile=inputs.profile,
             command=inputs.nameless_command(phantom=bool(counts["phantom"])),
-            headlines=_headlines(training),
+            headlines=_headlines(training, inverted_slices(folders["annotate"])),
             paper_rows=PAPER_ROWS,
             paper_notes=PAPER_NOTES,
             real_images=_grey(store, real),
@@ -80,14 +92,24 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
             precision=inputs.precision,
             settings=(inputs.run / "recipe.yaml").read_text(encoding="utf-8"),
             warnings=_warnings(folders["train_gan"]),
+            copies=copies or None,
+            trust=quality_report(folders["synthesize"]),
         ),
     )
 
 
-def _headlines(training: TrainSegmenters) -> list[str]:
-    return [
+def _headlines(training: TrainSegmenters, inverted: np.ndarray | None) -> list[str]:
+    drawn = (
         f"Each segmenter seed draws its own {training.few_patients} patients with up to {training.few_slices} slices; "
-        "rows of one seed share them, so differences are paired.",
+        "rows of one seed share them, so differences are paired."
+    )
+    if inverted is not None:
+        drawn = (
+            f"{len(inverted)} real slices were inverted; every segmenter seed has their patients as its few, so that "
+            "they are paid for once."
+        )
+    return [
+        drawn,
         "The checkpoint of every training, of every row alike, is picked on further labelled patients kept aside.",
     ]
 
