@@ -3,6 +3,7 @@
     python benchmarks/precision.py                    # 8 thousand images each, some minutes on two cores
     python benchmarks/precision.py --kimg 36 --seeds 1
     python benchmarks/precision.py --kimg 3 --constant-lr --seeds 0 1 2 3 4 5 6 7 8 9   # how often is a generator lost?
+    python benchmarks/precision.py --kimg 3 --constant-lr --seeds 0 --nudges 4          # is it the seed, or chance?
 
 The runs part after a few steps, as two seeds would: what has to agree is where losses and distances go, not each value.
 """
@@ -17,6 +18,7 @@ import torch
 from phantom_training import DEMO, phantom_slices
 
 from medseg_gan.device import processor_name
+from medseg_gan.seeding import torch_generator
 from medseg_gan.training.engine import read_stats
 from medseg_gan.training.pool import run_jobs
 from medseg_gan.training.stylegan2 import train_stylegan2
@@ -25,16 +27,20 @@ PRECISIONS = ("fp32", "bf16")
 DISTANCE = "frechet_distance[random-conv-v1]"
 TERMS = ("loss_G", "loss_D", "sign_real", "r1", DISTANCE)
 ROWS = 8
+NUDGE = 1e-4
 LOST = 10.0
 """Distance that no sound run of this size has after its first thousand images."""
 
 
 def train(
-    folder: Path, precision: str, kimg: float, seed: int, patients: int, constant_lr: bool
+    folder: Path, precision: str, kimg: float, seed: int, patients: int, constant_lr: bool, nudge: int
 ) -> list[dict[str, Any]]:
     """One run; the rows of its statistics."""
     settings = DEMO | ({"lr_decay_from": 1.0} if constant_lr else {})
     images, groups = phantom_slices(1, patients, per_patient=10)
+    if nudge:  # far below a grey level, yet enough for another course
+        noise = torch.randn(images.shape, generator=torch_generator(seed, "nudge", nudge))
+        images = (images + NUDGE * noise).clamp(-1, 1)
     every = {"log_kimg": kimg / ROWS, "metric_kimg": kimg / ROWS, "snapshot_kimg": kimg, "sample_kimg": kimg}
     train_stylegan2(
         images, groups, folder, seed=seed, precision=precision, total_kimg=kimg, metric_images=300, **every, **settings
@@ -81,28 +87,31 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=20, help="of ten slices each")
     parser.add_argument("--constant-lr", action="store_true", help="as the first part of a longer run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--nudges", type=int, default=0, help="further runs of each seed, with images a trifle off")
     parser.add_argument("--workers", type=int, default=2, help="runs at once, of one thread each")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{processor_name()}, torch {torch.__version__}; {options.kimg:g} kimg, {10 * options.patients} slices")
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
+        names = {f"{seed}.{nudge}": (seed, nudge) for seed in options.seeds for nudge in range(options.nudges + 1)}
         jobs = {
-            f"{seed} {one}": {
-                "folder": Path(scratch) / f"{seed}-{one}",
+            f"{name} {one}": {
+                "folder": Path(scratch) / f"{name}-{one}",
                 "precision": one,
                 "kimg": options.kimg,
                 "seed": seed,
                 "patients": options.patients,
                 "constant_lr": options.constant_lr,
+                "nudge": nudge,
             }
-            for seed in options.seeds
+            for name, (seed, nudge) in names.items()
             for one in PRECISIONS
         }
         rows = run_jobs(train, jobs, options.workers, "precision")
-    runs = {str(seed): {one: rows[f"{seed} {one}"] for one in PRECISIONS} for seed in options.seeds}
+    runs = {name: {one: rows[f"{name} {one}"] for one in PRECISIONS} for name in names}
     if len(runs) == 1:
-        print("\n".join(table(runs[str(options.seeds[0])])))
+        print("\n".join(table(*runs.values())))
     else:
         print("\n".join(ends(runs)))
     speeds = {

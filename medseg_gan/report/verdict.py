@@ -13,8 +13,11 @@ Ordering = Literal["kept", "not kept", "undecided", "not measured", ""]
 
 DECIDING = {"real30": "30 real only", "pseudo_label": "pseudo-label", "annotated_only": "30 annotated only"}
 """Rows that need no factory: only a hybrid that beats all three shows that the factory is worth its labels."""
-SECOND_DRAW = {"real30_spread": "30 real only, spread over all labelled patients"}
-"""The other draw of `30 real`: told beside the deciding one, not counted with it."""
+BESIDE = {
+    "real30_spread": "30 real only, spread over all labelled patients",
+    "annotated_real": "30 annotated + 30 real, no interpreter",
+}
+"""The other draw of `30 real`, and all labels without the interpreter: told beside the deciding rows, not counted."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,9 @@ def _ordering(comparison: Mapping[str, Any]) -> str:
 
 def _of_network(scores: Scores, network: str | None, named: bool) -> list[Verdict]:
     prefix = f"{network}: " if named and network else ""
-    singles = {key: _against(scores, key, name, network) for key, name in (DECIDING | SECOND_DRAW).items()}
+    rows = {row["row"] for row in scores.get("rows") or []}
+    told = DECIDING | {key: name for key, name in BESIDE.items() if key == "real30_spread" or key in rows}
+    singles = {key: _against(scores, key, name, network) for key, name in told.items()}
     lines = [
         *_nothing_above_floor(scores, network),
         _overall(scores, {key: singles[key].ordering for key in DECIDING}),

@@ -18,7 +18,7 @@ from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError
 
 STAGES = ["prepare", "train_gan", "annotate", "train_interpreter", "synthesize", "train_segmenters", "evaluate"]
-ROWS = {"synthetic", "real", "hybrid", "real30", "real30_spread", "annotated_only", "pseudo_label"}
+ROWS = {"synthetic", "real", "hybrid", "real30", "real30_spread", "annotated_only", "annotated_real", "pseudo_label"}
 
 
 @pytest.fixture(scope="module")

@@ -379,7 +379,7 @@ class TrainSegmenters(Section):
     """Segmenters on each training set, at equal optimiser steps."""
 
     rows: Annotated[tuple[Row, ...], AfterValidator(_distinct)] = Field(
-        ("synthetic", "real", "hybrid", "real30", "real30_spread", "annotated_only", "pseudo_label"),
+        ("synthetic", "real", "hybrid", "real30", "real30_spread", "annotated_only", "annotated_real", "pseudo_label"),
         min_length=1,
         description="training sets",
     )

@@ -24,6 +24,7 @@ COMPARISONS = (
     ("hybrid", "annotated_only"),
     ("synthetic", "annotated_only"),
     ("hybrid", "annotated_real"),
+    *(("annotated_real", rival) for rival in ("real30", "pseudo_label", "annotated_only")),
     *((way, rival) for way in WAYS for rival in ("hybrid", "real30", "pseudo_label", "annotated_real")),
 )
 """Orderings the report judges, each `a` against `b` on test-R."""
