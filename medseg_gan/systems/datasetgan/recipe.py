@@ -296,7 +296,7 @@ class TrainInterpreter(Section):
         json_schema_extra={"fingerprint": "unless default"},
     )
     candidates: Annotated[tuple[Candidate, ...], AfterValidator(_distinct)] = Field(
-        ("image", "whole_image", "joint", "average", "pixels"),
+        ("average", "image", "whole_image", "joint", "pixels"),
         min_length=2,
         description="labellers that auto chooses from; of those that tie it takes the first",
         json_schema_extra={"fingerprint": "unless default"},
