@@ -10,7 +10,7 @@ from typing import Any
 from medseg_gan.plan import plan_annotation, plan_export, plan_factory, plan_recipe, plan_report
 from medseg_gan.processes import first_speaks
 from medseg_gan.recipe import import_object
-from medseg_gan.runner import run_plan
+from medseg_gan.runner import damage_traced, run_plan
 from medseg_gan.weights.files import convert_weights, load_network_pkl
 from medseg_gan.weights.grey import to_grey
 
@@ -91,7 +91,8 @@ def export_run(run: str | Path, to: str, out: str | Path | None = None, **choice
         export_run("runs/try", "nnunet", what="hybrid", dataset_id=501)
     """
     plan, folder, export = plan_export(run, out)
-    return export(plan, to, folder, **choices)
+    with damage_traced(plan.finished_folders()):
+        return export(plan, to, folder, **choices)
 
 
 def open_factory(run: str | Path, device: str = "auto") -> Any:
@@ -110,7 +111,8 @@ def open_factory(run: str | Path, device: str = "auto") -> Any:
         pairs = factory.label(range(10_000_000, 10_000_016))
     """
     plan, _, system = plan_factory(run)
-    return import_object(system.factory)(plan, device)
+    with damage_traced(plan.finished_folders()):
+        return import_object(system.factory)(plan, device)
 
 
 def synthesize_pairs(run: str | Path, num: int, out: str | Path | None = None, **choices: Any) -> Path:
@@ -124,7 +126,8 @@ def synthesize_pairs(run: str | Path, num: int, out: str | Path | None = None, *
     """
     with first_speaks():
         plan, folder, system = plan_factory(run, out)
-        made: Path = import_object(system.synthesize)(plan, folder, num=num, **choices)
+        with damage_traced(plan.finished_folders()):
+            made: Path = import_object(system.synthesize)(plan, folder, num=num, **choices)
         return made
 
 

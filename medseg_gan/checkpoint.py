@@ -44,17 +44,26 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise MedsegError(f"{path} does not exist; run the stage that makes it, or check the path")
+        remedy = _made_anew(path) or "run the stage that makes it, or check the path"
+        raise MedsegError(f"{path} does not exist; {remedy}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0][:120]
-        raise MedsegError(
-            f"{path} is not a checkpoint of ours or was cut off ({reason}); remove it and run again"
-        ) from error
+        remedy = _made_anew(path) or "remove it and run again"
+        raise MedsegError(f"{path} is not a checkpoint of ours or was cut off ({reason}); {remedy}") from error
     if not isinstance(state, dict):
         raise MedsegError(f"{path} holds a {type(state).__name__}, wanted a dictionary of named objects")
     return state
+
+
+def _made_anew(path: Path) -> str | None:
+    """How a file of a finished stage comes back: not by running on, which keeps the stage; None: it is of none."""
+    folder = next((parent for parent in path.parents if (parent / "done.json").is_file()), None)
+    if folder is None:
+        return None
+    name = re.sub(r"^\d+-", "", folder.resolve().name)
+    return f"{name} was finished, make it anew with --rerun {name}"
 
 
 def restore(path: str | os.PathLike[str], **objects: Any) -> dict[str, Any]:

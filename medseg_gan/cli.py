@@ -17,7 +17,7 @@ from medseg_gan.errors import MedsegError, WaitingForPerson
 from medseg_gan.mistakes import show_value
 from medseg_gan.plan import plan_recipe
 from medseg_gan.recipe import list_recipes, recipe_folder
-from medseg_gan.stages import Plan, Step
+from medseg_gan.stages import Plan, Step, notice
 
 _WordedByTyper: Any = typer.BadParameter.__mro__[2]  # typer brings its own click or takes the installed one
 
@@ -385,6 +385,8 @@ def _show_plan(plan: Plan) -> None:
             typer.echo(f"   {settings}")
         if step.stage.expected:
             typer.echo(f"   expected: {step.stage.expected(recipe.settings)}")
+        if step.status == "kept" and (line := notice(step)):
+            typer.echo(f"   {line}")
     refused: Step | None = next((step for step in steps if step.status == "refuse"), None)
     if refused:
         raise refused.refusal
@@ -394,7 +396,7 @@ _STATUS = {
     "kept": "kept, it is finished",
     "resume": "resumed",
     "new": "new",
-    "refuse": "refused, its settings changed",
+    "refuse": "refused, its settings changed or files are missing",
     "rerun": "made anew, the old one is moved to replaced/",
     "later": "not run, it comes after --until",
 }

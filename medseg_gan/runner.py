@@ -25,7 +25,7 @@ from medseg_gan.atomic import is_full_disk, read_json, write_json, write_text
 from medseg_gan.device import processor_name, resolve_device, resolve_precision, set_threads
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson
 from medseg_gan.recipe import import_object, resolved_text
-from medseg_gan.stages import Inputs, Plan, Stage, Step
+from medseg_gan.stages import Inputs, Plan, Stage, Step, finished_files, notice
 
 _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy")
 
@@ -67,6 +67,8 @@ def run_plan(plan: Plan, say: Callable[[str], None] = print) -> Path:
             name = f"{step.folder.name:{width}}"
             if step.status == "kept":
                 say(f"{name}  kept")
+                if line := notice(step):
+                    say(line)
             elif step.status != "later":
                 say(f"{name}  {'resumed' if step.status == 'resume' else 'started'}")
                 seconds = _run_step(step, _inputs(plan, step, steps, device))
@@ -113,7 +115,7 @@ def _run_step(step: Step, inputs: Inputs) -> float:
     if inputs.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
-    with _disk_full_said_plainly(step.folder), _damage_traced(inputs.folders):
+    with _disk_full_said_plainly(step.folder), damage_traced(inputs.folders):
         _call(function, step, inputs)
 
     seconds = time.time() - start
@@ -131,6 +133,7 @@ def _run_step(step: Step, inputs: Inputs) -> float:
         "threads": threads,
         **({"processes": processes.launched()} if step.stage.together else {}),
         **provenance(),
+        "files": finished_files(step.folder),
     }
     if inputs.device == "cuda":
         done["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
@@ -219,14 +222,16 @@ def _lock_file(run: Path) -> TextIO:
 
 
 @contextmanager
-def _damage_traced(finished: Mapping[str, Path]) -> Iterator[None]:
+def damage_traced(finished: Mapping[str, Path]) -> Iterator[None]:
     """Let an error about a file of a finished stage end with how that stage is made anew."""
     try:
         yield
-    except WaitingForPerson:
+    except (WaitingForPerson, UsageError):
         raise
     except (MedsegError, OSError) as error:
         told = str(error)
+        if "--rerun" in told:
+            raise
         if isinstance(error, OSError):
             told = f"{error.filename} cannot be used ({error.strerror})"
         for name, folder in finished.items():

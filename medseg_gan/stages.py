@@ -16,10 +16,11 @@ from pydantic import BaseModel
 from medseg_gan.atomic import read_json
 from medseg_gan.errors import MedsegError, UsageError, did_you_mean
 from medseg_gan.mistakes import show_value
-from medseg_gan.recipe import Recipe, Section, recipe_folder
+from medseg_gan.recipe import Recipe, Section, import_object, recipe_folder
 from medseg_gan.walk import walk_folder
 
 Status = Literal["kept", "resume", "new", "refuse", "rerun", "later"]
+MARKS = ("started.json", "done.json")
 Record = dict[str, Any]
 """What a stage is made with (`started.json`): its settings, the run's, its upstream's and the data's fingerprints."""
 
@@ -35,6 +36,8 @@ class Stage:
         expected: Text of the expected work for `--dry-run`, from the whole recipe's settings.
         needs: The earlier stages it reads; None means all of them.
         together: All processes of torchrun run it; of a system one stage at most. The others the first runs alone.
+        notice: `"module:function"`, called with the folder of the finished stage; returns a line to say where the stage
+            is kept, such as that its input changed since, or None.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Stage:
     expected: Callable[[Any], str] | None = None
     needs: tuple[str, ...] | None = None
     together: bool = False
+    notice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,18 @@ class Step:
     record: Record
     status: Status
     differences: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Files that the stage had when it was finished."""
 
     @property
     def refusal(self) -> MedsegError:
-        """What a user is told where the settings changed."""
+        """What a user is told where the settings changed or files are gone."""
+        if self.missing:
+            more = f" and {len(self.missing) - 1} more files are" if len(self.missing) > 1 else " is"
+            return MedsegError(
+                f"{self.folder} is finished but {self.missing[0]}{more} missing; "
+                f"make it anew with --rerun {self.stage.name}"
+            )
         changed = ", ".join(self.differences) or "unknown"
         return MedsegError(
             f"{self.stage.name}: settings changed since {self.folder} was made ({changed}). "
@@ -146,6 +158,11 @@ class Plan:
             raise MedsegError(f"{self.run}: {name} is not finished; run the recipe's command again first")
         return folder
 
+    def finished_folders(self) -> dict[str, Path]:
+        """Folders of all finished stages, by name."""
+        folders = {stage.name: self.folder(stage) for stage in self.stages}
+        return {name: folder for name, folder in folders.items() if (folder / "done.json").is_file()}
+
     def precision(self) -> str:
         """The precision asked for; `auto` is what the run's earlier stages were made with, once there are any."""
         asked: str = self.recipe.settings.run.precision
@@ -179,11 +196,13 @@ class Plan:
             record["fingerprint"] = fingerprints[stage.name] = hashlib.sha256(text.encode()).hexdigest()
             folder = self.folder(stage)
             status, differences = _compare(folder, record)
+            missing = _missing_files(folder) if status == "kept" else ()
+            status = "refuse" if missing else status
             if number >= first_rerun:
                 status = "rerun" if folder.exists() else "new"
             if number > last:
                 status = "later"
-            steps.append(Step(stage, section, folder, needs, record, status, differences))
+            steps.append(Step(stage, section, folder, needs, record, status, differences, missing))
         return steps
 
 
@@ -235,6 +254,24 @@ def _compare(folder: Path, record: Record) -> tuple[Status, tuple[str, ...]]:
         empty = all(path.name == "started.json" for path in folder.rglob("*") if path.is_file())
         return ("new", ()) if empty else ("refuse", tuple(_differences(old, record)))
     return ("kept" if (folder / "done.json").is_file() else "resume"), ()
+
+
+def notice(step: Step) -> str | None:
+    """What there is to say about a stage that is kept."""
+    return import_object(step.stage.notice)(step.folder) if step.stage.notice else None
+
+
+def finished_files(folder: Path) -> list[str]:
+    """Names of the files, not folders, that a stage just finished must keep: all but marks and checkpoints."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    return [name for name in names if name not in MARKS and not name.startswith((".", "checkpoint-"))]
+
+
+def _missing_files(folder: Path) -> tuple[str, ...]:
+    """Files noted in `done.json` that are gone; none for a stage of before they were noted."""
+    done = read_json(folder / "done.json")
+    noted = done.get("files", []) if isinstance(done, dict) else []
+    return tuple(name for name in noted if not (folder / name).exists())
 
 
 def _differences(old: Record, new: Record) -> list[str]:

@@ -9,6 +9,7 @@ from toy_system import RECIPE
 from medseg_gan.component import Component
 from medseg_gan.errors import UsageError
 from medseg_gan.plain_yaml import parse_yaml
+from medseg_gan.plan import plan_recipe
 from medseg_gan.recipe import Section, find_recipe, list_recipes, load_recipe, recipe_folder, resolved_text
 
 SYSTEMS = {"toy": "toy_system:ToyRecipe"}
@@ -210,3 +211,45 @@ def test_component_builds_with_what_the_code_provides():
     part = Activation.model_validate({"_target_": "torch.nn.Linear", "in_features": 3})
     assert part.build(out_features=2).weight.shape == (2, 3)
     assert Leaf(part=part).model_dump(by_alias=True)["part"] == {"_target_": "torch.nn.Linear", "in_features": 3}
+
+
+@pytest.mark.parametrize(
+    ("sets", "reason"),
+    [
+        (
+            ("annotate.annotator=inversion", "train_segmenters.few_slices=1"),
+            "annotate.annotator=inversion wants 4 real labelled slices (annotate.num_images), train_segmenters."
+            "few_patients=2 times train_segmenters.few_slices=1 are 2; raise those, or lower annotate.num_images",
+        ),
+        (
+            ("annotate.num_images=1", "train_interpreter.labeller=auto"),
+            "train_interpreter.labeller=auto cross-validates, which annotate.num_images=1 does not allow",
+        ),
+        (
+            (
+                "annotate.num_images=1",
+                "train_interpreter.labeller=features",
+                "train_interpreter.calibration=temperature",
+            ),
+            "train_interpreter.calibration=temperature cross-validates, which annotate.num_images=1 does not allow",
+        ),
+        (("report.audit_canaries=1001",), "report.audit_canaries"),
+    ],
+)
+def test_settings_of_two_stages_that_contradict_are_refused_before_any_work(sets, reason):
+    with pytest.raises(UsageError) as caught:
+        plan_recipe("segthor_datasetgan", profile="smoke", sets=sets)
+    assert reason in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ("annotate.annotator=inversion",),  # four slices, and two patients' two each
+        ("annotate.num_images=2", "train_interpreter.labeller=auto"),  # two folds, though five are asked for
+        ("annotate.num_images=1", "train_interpreter.labeller=features"),
+        ("report.audit_canaries=1000",),
+    ],
+)
+def test_settings_at_the_edge_are_accepted(sets):
+    plan_recipe("segthor_datasetgan", profile="smoke", sets=sets)

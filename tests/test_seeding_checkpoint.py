@@ -132,3 +132,18 @@ def test_latest_checkpoint_counts_and_does_not_sort_names(tmp_path):
     for number in (900, 1000, 20):
         save_checkpoint(tmp_path / f"checkpoint-{number}.pt", images=number)
     assert latest_checkpoint(tmp_path).name == "checkpoint-1000.pt"
+
+
+def test_files_of_a_finished_stage_come_back_by_rerun_and_others_by_the_same_command(tmp_path):
+    path = tmp_path / "02-train_gan" / "G_ema.pt"
+    save_checkpoint(path, number=1)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(MedsegError, match=r"was cut off .*; remove it and run again$"):
+        load_checkpoint(path)
+    (path.parent / "done.json").write_text("{}")
+    anew = "train_gan was finished, make it anew with --rerun train_gan$"
+    with pytest.raises(MedsegError, match=rf"was cut off .*; {anew}"):
+        load_checkpoint(path)
+    path.unlink()
+    with pytest.raises(MedsegError, match=f"does not exist; {anew}"):
+        load_checkpoint(path)

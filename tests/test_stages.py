@@ -6,18 +6,19 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import Field
-from toy_system import RECIPE, TOY
+from toy_system import RECIPE, STAGES, TOY
 
 from medseg_gan.api import rebuild_report, run_recipe
-from medseg_gan.atomic import read_json
+from medseg_gan.atomic import read_json, write_json
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson
 from medseg_gan.plan import plan_recipe
 from medseg_gan.recipe import Section
-from medseg_gan.stages import data_manifest, result_settings
+from medseg_gan.stages import data_manifest, finished_files, result_settings
 from medseg_gan.systems import SYSTEMS
 
 TOY_CLI = [sys.executable, str(Path(__file__).with_name("toy_system.py")), "recipe"]
@@ -307,3 +308,44 @@ def test_a_setting_that_only_observes_counts_where_another_makes_it_matter():
 
     assert result_settings(Observing(every=3)) == {"use": "latest"}
     assert result_settings(Observing(every=3, use="best")) == {"every": 3, "use": "best"}
+
+
+def test_a_finished_stage_whose_files_are_gone_is_not_kept():
+    run()
+    assert read_json("run/02-train/done.json")["files"] == ["state.json"]
+    Path("run/02-train/state.json").unlink()
+    assert statuses() == ["kept", "refuse", "kept"]
+    told = "^run/02-train is finished but state.json is missing; make it anew with --rerun train$"
+    with pytest.raises(MedsegError, match=told):
+        run()
+    with pytest.raises(MedsegError, match=told):
+        rebuild_report("run")
+    assert [line.split()[1] for line in run(rerun="train")] == ["kept", "started", "done", "started", "done"]
+    rebuild_report("run", say=lambda line: None)
+    assert statuses() == ["kept"] * 3
+
+
+def test_stages_of_before_files_were_noted_are_kept():
+    run()
+    done = read_json("run/02-train/done.json")
+    write_json("run/02-train/done.json", {name: value for name, value in done.items() if name != "files"})
+    Path("run/02-train/state.json").unlink()
+    assert statuses() == ["kept"] * 3
+
+
+def test_marks_hidden_files_folders_and_checkpoints_may_go(tmp_path):
+    folder = tmp_path / "01-make"
+    (folder / "samples").mkdir(parents=True)
+    for name in ("started.json", "done.json", ".5-x", "checkpoint-3.pt", "G_ema.pt"):
+        (folder / name).write_text("")
+    assert finished_files(folder) == ["G_ema.pt"]
+
+
+def test_a_kept_stage_says_what_there_is_to_notice(monkeypatch):
+    run()
+    stages = tuple(replace(stage, notice="toy_system:seen" if stage.name == "train" else None) for stage in STAGES)
+    monkeypatch.setattr("toy_system.STAGES", stages)
+    monkeypatch.setattr("toy_system.seen", lambda folder: f"{folder} was looked at", raising=False)
+    assert run()[1:3] == ["02-train  kept", "run/02-train was looked at"]
+    monkeypatch.setattr("toy_system.seen", lambda folder: None)
+    assert len(run()) == 3

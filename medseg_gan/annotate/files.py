@@ -24,6 +24,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from PIL import Image
 
 from medseg_gan.annotate.masks import read_mask
 from medseg_gan.atomic import atomic_path, read_json, save_png, write_json, write_text
@@ -116,12 +117,15 @@ def exported_images(folder: Path) -> np.ndarray:
     """Images exported so far, `(N, H, W)` int16 HU; none for a folder without export.
 
     Raises:
-        MedsegError: an image was changed after its export.
+        MedsegError: an image, as NIfTI or PNG, was changed after its export.
     """
     if not (folder / "manifest.json").exists():
         return np.empty((0, 0, 0), np.int16)
     manifest = read_manifest(folder)
-    return np.stack([exported_image(folder, entry) for entry in manifest["images"]])
+    images = np.stack([exported_image(folder, entry) for entry in manifest["images"]])
+    for entry, image in zip(manifest["images"], images, strict=True):
+        _check_png(folder / "images" / f"{entry['name']}.png", window_to_grey(image, manifest["window"]))
+    return images
 
 
 def read_masks(folder: Path, table: LabelTable, *, next_command: str = "the same command") -> Painted:
@@ -277,6 +281,28 @@ def exported_image(folder: Path, entry: dict[str, Any]) -> np.ndarray:
     if image_sha256(image) != entry["sha256"]:
         raise MedsegError(f"{path} was changed after its export; masks are accepted for the exported images only")
     return image
+
+
+def _check_png(path: Path, grey: np.ndarray) -> None:
+    """A PNG that is there shows the exported image, `(H, W)` uint8; one that was removed misleads nobody."""
+    if not path.exists():
+        return
+    try:
+        with Image.open(path) as picture:
+            found = np.asarray(picture.convert("L"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MedsegError(f"{path} cannot be read ({error}); remove it, the .nii.gz beside it is the same") from error
+    if not np.array_equal(found, grey):
+        raise MedsegError(f"{path} was changed after its export; masks are accepted for the exported images only")
+
+
+def answers_sha256(folder: Path) -> str:
+    """Hash of all that a person left in an annotation folder: masks and rejections."""
+    digest = hashlib.sha256()
+    for path in [*sorted((folder / "masks").glob("[!.]*")), folder / "rejected.txt"]:
+        if path.is_file():
+            digest.update(repr((path.name, hashlib.sha256(path.read_bytes()).hexdigest())).encode())
+    return digest.hexdigest()
 
 
 def mask_files(folder: Path, manifest: dict[str, Any]) -> list[tuple[Path, list[str]]]:

@@ -22,6 +22,8 @@ NEAR = 0.01
 """Share of unseen real slices that lie nearer to a training slice than the distance from which one counts as near."""
 ALONE = 0.05
 """Share of unseen real slices whose nearest patient stands out more than the ratio from which one counts as alone."""
+FEWEST_UNSEEN = 100
+"""Unseen real slices looked at from which 1 % of them is a slice at least; with fewer no absence of copies is told."""
 HALVES = 1000
 """Draws of half of the patients behind an interval."""
 FEWEST_PATIENTS = 4
@@ -60,8 +62,9 @@ class Audit:
         generated: positions in the generated set that were looked at, in order.
         canary_kinds: what was done to each planted copy, in the order of the group `canaries`.
         facts: everything that was counted, as plain values.
-        verdict: `no sign of copying`, `signs of copying`, `leans towards its training patients`, or `not to be
-            trusted` where a planted copy was not found.
+        verdict: `no sign of copying`, `signs of copying`, `leans towards its training patients`, `too few slices to
+            judge` where nothing was found with fewer than 100 unseen ones, or `not to be trusted` where a planted copy
+            was not found.
         sentences: the verdict in words, the first with its numbers.
     """
 
@@ -95,7 +98,8 @@ def audit_copies(
     A slice is *near* where its distance to the nearest training slice is below that of all but 1 % of the unseen real
     slices, *alone* where that distance, divided by the distance to the nearest slice of a second patient, is below
     that of all but 5 % of them (after the ratio of Carlini et al., 2023). It is flagged where it is near and alone, or
-    nearer than half the near distance: at most 1 % of unseen real slices, by each of two measures. Planted copies of
+    nearer than half the near distance: by each of two measures at most 1 % of unseen real slices, rounded up to whole
+    slices, so that with fewer than 100 of them too much is flagged and nothing can be ruled out. Planted copies of
     training slices are among the generated ones; the audit is worth something only if every one is flagged. Decoys,
     unseen slices treated like the planted ones, tell whether the treatment alone raises flags.
 
@@ -318,7 +322,7 @@ def _quantiles(values: np.ndarray) -> dict[str, float] | None:
 
 def _verdict(facts: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """The verdict and its sentences."""
-    ours, theirs, canaries = facts["generated"], facts["unseen"], facts["canaries"]
+    ours, theirs, canaries, decoys = (facts[name] for name in ("generated", "unseen", "canaries", "decoys"))
     near = " or ".join(f"{one['near']:.3g} ({name})" for name, one in facts["measures"].items())
     flagged = (
         f"{ours['flagged']} of {ours['looked_at']} generated slices ({_percent(**ours)}) are flagged as possible "
@@ -326,6 +330,15 @@ def _verdict(facts: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
         f"slices that the generator never saw, which cannot be copies, {_percent(**theirs)} are flagged likewise."
     )
     planted = f"Of {canaries['planted']} planted copies of training slices {canaries['flagged']} were found."
+    treated = (
+        f"Of {decoys['planted']} decoys, unseen slices treated like the planted copies, which cannot be copies either, "
+        f"{decoys['flagged']} were flagged."
+    )
+    few = theirs["looked_at"] < FEWEST_UNSEEN
+    too_few = (
+        f"{theirs['looked_at']} real slices that the generator never saw do not show what the nearest 1 % of them are: "
+        f"wanted at least {FEWEST_UNSEEN}"
+    )
     missed = {kind: n["planted"] - n["flagged"] for kind, n in canaries["kinds"].items() if n["flagged"] < n["planted"]}
     leaning = {
         name: one["nearer_to_training"]
@@ -338,16 +351,20 @@ def _verdict(facts: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
             f"This audit cannot be trusted: of {canaries['planted']} planted copies of training slices {kinds} were "
             "not found, so copies by the generator may be missed too.",
             f"With that said: {flagged}",
+            treated,
         )
     if facts["as_near_as_copies"] or facts["chance"] < SURPRISE:
         very = facts["as_near_as_copies"]
         extra = f"{very} of them are nearer than half that distance, where planted copies lie." if very else ""
         verdict, head = "signs of copying", f"Signs of copying: {flagged} {extra}".strip()
     elif leaning:
-        verdict, head = "leans towards its training patients", f"No copies found, but a leaning: {flagged}"
+        found = f"Too few slices to rule out copies ({too_few})" if few else "No copies found"
+        verdict, head = "leans towards its training patients", f"{found}, but a leaning: {flagged}"
+    elif few:
+        verdict, head = "too few slices to judge", f"Too few slices to judge ({too_few}): {flagged}"
     else:
         verdict, head = "no sign of copying", f"No sign of copying: {flagged}"
-    return verdict, (head, planted, *(_leaning(name, share) for name, share in leaning.items()))
+    return verdict, (head, planted, treated, *(_leaning(name, share) for name, share in leaning.items()))
 
 
 def _leaning(name: str, share: dict[str, Any]) -> str:

@@ -216,6 +216,7 @@ def _trust(content: ReportContent) -> dict[str, Any]:
         "trust_sentences": trust.sentences(found) if found else [],
         "trust_classes": trust.class_lines(found) if found else [],
         "trust_errors": trust.error_lines(found) if found else [],
+        "trust_bounded": found is not None and trust.bounded(found),
         "trust_scatter": found and trust.scatter(found),
         "trust_strips": trust.pair_strips(found, content.table) if found else {},
     }

@@ -19,6 +19,8 @@ CLASSES = ("good", "partial", "bad")
 SHOWN = 8
 """Best and worst pairs on the page, each."""
 
+REJECTED = "rejected by the annotator"
+
 SETS = {
     "train": "training pairs, kept",
     "dropped": "training pairs, left out",
@@ -55,42 +57,54 @@ def best_and_worst(predicted: np.ndarray) -> np.ndarray:
     return np.concatenate([order[:count], order[len(order) - count :]])
 
 
+def bounded(trust: Trust) -> bool:
+    """Whether the annotated pairs sufficed for a bound; where they did not, 1 stands in its column."""
+    return bool(trust.facts["model"]["bounds"]["wrong"]["quantile"] is not None)
+
+
 def sentences(trust: Trust) -> list[str]:
-    """Who said what is wrong, what the predictions learned from, and what the bounds promise."""
-    facts = trust.facts
+    """Who said what is wrong, what the predictions learned from, and what the bounds promise, if there are any."""
+    facts, bound = trust.facts, bounded(trust)
     who = "a person" if facts["annotator"]["kind"] == "person" else facts["annotator"]["who"]
     learned = {
         "held_out": f"Predictions learned from {facts['learned_from']} held-out generated slices that the annotator "
-        "labelled and no interpreter saw; as many others calibrate the bounds.",
+        f"labelled and no interpreter saw{'; as many others calibrate the bounds' if bound else ''}.",
         "cross_validated": f"Predictions learned from the {facts['learned_from']} painted slices, each judged by an "
-        "interpreter trained without it. Bounds from that are approximate: nothing proves them.",
+        f"interpreter trained without it.{' Bounds from that are approximate: nothing proves them.' if bound else ''}",
         "none": "No annotated pairs were left to learn from: predictions are what the ensemble itself expects.",
     }[facts["kind"]]
+    promise = f"{facts['sentence'][0].upper()}{facts['sentence'][1:]}."
+    if bound:
+        promise += (
+            " They speak of pairs as they are drawn, not of those that a filter chose, and of images that the "
+            "annotator accepts."
+        )
     return [
         f"“Wrong” means: other than {who} would have it; “good” is at most 1 % of the pixels wrong, “bad” 25 % or "
         "more. Background counts too, and most of it is easily right; wrong foreground is the second figure.",
         learned,
-        f"{facts['sentence'][0].upper()}{facts['sentence'][1:]}. They speak of pairs as they are drawn, not of "
-        "those that a filter chose, and of images that the annotator accepts.",
-        *_measured_sentences(facts.get("measured")),
+        promise,
+        *_measured_sentences(facts.get("measured"), bound),
     ]
 
 
-def _measured_sentences(measured: Mapping[str, Any] | None) -> list[str]:
+def _measured_sentences(measured: Mapping[str, Any] | None, bound: bool) -> list[str]:
     if not measured:
         return ["How well the predictions rank pairs is not measured: nobody labelled test-G."]
     one = measured["wrong"]
     covered, (low, high) = one["coverage"]["share"], one["coverage"]["interval"]
     rejected = f" The annotator rejected {measured['rejected']} further ones." if measured["rejected"] else ""
-    bound = (
-        f"The bound held for {100 * covered:.1f} % ({100 * low:.1f} to {100 * high:.1f}); it is "
+    held = (
+        f" The bound held for {100 * covered:.1f} % ({100 * low:.1f} to {100 * high:.1f}); it is "
         f"{100 * one['coverage']['mean_bound']:.1f} % on average."
+        if bound
+        else ""
     )
     return [
         f"On {measured['pairs']} pairs of test-G labelled by the annotator the rank correlation of predicted with true "
         f"wrong pixels is {shown_or(one['rank_correlation'])} (uncertainty alone: "
         f"{shown_or(one['rank_correlation_of_uncertainty'])}); the mean is {100 * one['mean']:.1f} % wrong, predicted "
-        f"{100 * one['mean_predicted']:.1f} %. {bound}{rejected}"
+        f"{100 * one['mean_predicted']:.1f} %.{held}{rejected}"
     ]
 
 
@@ -140,11 +154,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def pair_strips(trust: Trust, table: LabelTable) -> dict[str, tuple[Strip, str]]:
-    """The best and the worst pairs of test-G, each with its numbers in words."""
+def pair_strips(trust: Trust, table: LabelTable) -> dict[str, tuple[Strip, list[str], str]]:
+    """The best and the worst pairs of test-G, with a word under each slice where one is needed, and their numbers."""
     half = len(trust.rows) // 2
     parts = {"Most trusted": slice(0, half), "Least trusted": slice(half, None)}
-    return {name: (_strip(trust, part, table), _caption(trust, part)) for name, part in parts.items() if half}
+    return {
+        name: (_strip(trust, part, table), _under(trust, part), _caption(trust, part))
+        for name, part in parts.items()
+        if half
+    }
 
 
 def _strip(trust: Trust, part: slice, table: LabelTable) -> Strip:
@@ -159,13 +177,20 @@ def _strip(trust: Trust, part: slice, table: LabelTable) -> Strip:
     return Strip(lines)
 
 
+def _under(trust: Trust, part: slice) -> list[str]:
+    """What stands under each slice: a bare image in the annotator's row would look like an empty label map."""
+    wrong = [trust.pairs[row]["wrong"] for row in trust.rows[part].tolist()]
+    return [REJECTED if trust.truth is not None and one is None else "" for one in wrong]
+
+
 def _caption(trust: Trust, part: slice) -> str:
     pairs = [trust.pairs[row] for row in trust.rows[part].tolist()]
     predicted = ", ".join(_percent(pair["predicted_wrong"]) for pair in pairs)
-    found = ", ".join("–" if pair["wrong"] is None else _percent(pair["wrong"]) for pair in pairs)
+    found = ", ".join("rejected" if pair["wrong"] is None else _percent(pair["wrong"]) for pair in pairs)
     objections = sorted({text for pair in pairs for text in pair["objections"].split("; ") if text})
     told = f" Objections: {', '.join(objections)}." if objections else ""
-    return f"Predicted wrong: {predicted}. The annotator found: {found}.{told}"
+    measured = "" if trust.truth is None else f" The annotator found: {found}."
+    return f"Predicted wrong: {predicted}.{measured}{told}"
 
 
 def scatter(trust: Trust) -> Chart | None:

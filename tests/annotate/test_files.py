@@ -6,7 +6,13 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from medseg_gan.annotate.files import export_images, image_sha256, offer_earlier_masks, read_masks
+from medseg_gan.annotate.files import (
+    answers_sha256,
+    export_images,
+    image_sha256,
+    offer_earlier_masks,
+    read_masks,
+)
 from medseg_gan.errors import MedsegError, WaitingForPerson
 from medseg_gan.labels import lookup_table
 
@@ -337,3 +343,37 @@ def test_an_export_of_another_version_is_refused(tmp_path, images):
     path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
     with pytest.raises(MedsegError, match="of another version of medseg-gan"):
         read_masks(tmp_path, TABLE)
+
+
+def test_a_changed_png_is_refused_and_one_saved_again_or_removed_is_not(tmp_path, images, masks):
+    names = export(tmp_path, images)
+    for name, mask in zip(names, masks, strict=True):
+        save_grey(tmp_path, name, mask)
+    path = tmp_path / "images" / f"{names[1]}.png"
+    grey = np.asarray(Image.open(path)).copy()
+    Image.fromarray(np.dstack([grey] * 3)).save(path)  # the same picture in colours
+    (tmp_path / "images" / f"{names[2]}.png").unlink()
+    np.testing.assert_array_equal(read_masks(tmp_path, TABLE).labels, masks)
+    grey[3, 5] ^= 1
+    Image.fromarray(grey).save(path)
+    with pytest.raises(MedsegError, match=rf"{names[1]}\.png was changed after its export"):
+        read_masks(tmp_path, TABLE)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(MedsegError, match=rf"{names[1]}\.png cannot be read"):
+        read_masks(tmp_path, TABLE)
+
+
+def test_the_hash_of_answers_sees_every_mask_and_rejection_but_no_hidden_file(tmp_path, images, masks):
+    names = export(tmp_path, images)
+    seen = [answers_sha256(tmp_path)]
+    for change in (
+        lambda: save_grey(tmp_path, names[0], masks[0]),
+        lambda: save_grey(tmp_path, names[0], masks[1]),
+        lambda: (tmp_path / "masks" / f"{names[0]}.png").rename(tmp_path / "masks" / f"{names[1]}.png"),
+        lambda: (tmp_path / "rejected.txt").write_text("2"),
+    ):
+        change()
+        seen.append(answers_sha256(tmp_path))
+    assert len(set(seen)) == len(seen)
+    (tmp_path / "masks" / ".DS_Store").write_text("of a viewer")
+    assert answers_sha256(tmp_path) == seen[-1]

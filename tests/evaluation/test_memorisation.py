@@ -46,6 +46,38 @@ def test_slices_drawn_anew_are_not_flagged_beyond_the_stated_rate(training, unse
     assert audit.facts["canaries"]["flagged"] == audit.facts["canaries"]["planted"] == 100
 
 
+def test_too_few_unseen_slices_never_say_that_nothing_was_copied(training, unseen):
+    generated = drawn(60, 2, "generated")
+    few, enough = (
+        audit_copies(generated, training, unseen.take(np.arange(n)), seed=0, canaries=2)
+        for n in (memorisation.FEWEST_UNSEEN - 1, memorisation.FEWEST_UNSEEN)
+    )
+    assert few.verdict == "too few slices to judge" and enough.verdict == "no sign of copying"
+    assert few.sentences[0].startswith("Too few slices to judge (99 real slices") and "at least 100" in few.sentences[0]
+    assert not any("No sign of copying" in text or "No copies" in text for text in few.sentences)
+    copied = audit_copies(training.take(np.arange(8)), training, unseen.take(np.arange(20)), seed=0, canaries=2)
+    assert copied.verdict == "signs of copying"  # what was found needs no more slices
+
+
+def test_a_leaning_over_few_slices_does_not_say_that_nothing_was_copied(training, unseen):
+    facts = audit_copies(drawn(60, 2, "generated"), training, unseen, seed=0, canaries=2).facts
+    facts["measures"]["pixels"]["nearer_to_training"] = {"share": 0.7, "interval": [0.6, 0.8], "patients": 20}
+    verdict, sentences = memorisation._verdict(facts)
+    assert verdict.startswith("leans") and sentences[0].startswith("No copies found, but a leaning: ")
+    facts["unseen"]["looked_at"] = 22
+    verdict, sentences = memorisation._verdict(facts)
+    assert verdict.startswith("leans") and sentences[0].startswith("Too few slices to rule out copies (22 real")
+
+
+def test_decoys_are_told_whatever_the_verdict(training, unseen):
+    facts = audit_copies(drawn(60, 2, "generated"), training, unseen, seed=0, canaries=2).facts
+    facts["decoys"] = {"planted": 100, "flagged": 4}
+    for missed in (0, 1):
+        facts["canaries"]["kinds"]["exact"]["flagged"] -= missed
+        told = " ".join(memorisation._verdict(facts)[1])
+        assert "Of 100 decoys" in told and "4 were flagged" in told
+
+
 def test_a_generator_that_copies_is_caught(training, unseen):
     noise = torch.Generator().manual_seed(0)
     copied = images(training)[:80] + 0.1 * torch.randn(80, 1, SIZE, SIZE, generator=noise)

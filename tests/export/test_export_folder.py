@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medseg_gan.errors import MedsegError, UsageError
-from medseg_gan.export.folder import new_folder
+from medseg_gan.export.folder import new_folder, refuse_existing
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -40,3 +40,20 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
         (folder / "half").write_text("half")
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == []
+
+
+def test_a_place_where_nothing_can_be_written_is_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("a file")
+    for below in ("x", "x/y"):
+        with pytest.raises(UsageError, match=rf"{below} cannot be made, .*/file is a file; choose another --out"):
+            refuse_existing(tmp_path / "file" / below)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root, who may write anywhere
+        with pytest.raises(UsageError, match="cannot be written to; choose another --out"):
+            refuse_existing(tmp_path / "deep" / "x")
+    long = tmp_path / ("x" * 250)  # the temporary name is longer still
+    with pytest.raises(UsageError, match=r"x cannot be written to \(File name too long\); choose another --out"):
+        new_folder(long).__enter__()
+    assert os.listdir(tmp_path) == ["file"]

@@ -363,7 +363,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "02-train_gan/G_ema.pt": (cut, "train_gan was finished, make it anew with --rerun train_gan"),
     "01-prepare/cases.json": (cut, "prepare was finished, make it anew with --rerun prepare"),
     "01-prepare/images.npy": (cut, "prepare was finished, make it anew with --rerun prepare"),
-    "01-prepare/labels.npy": (Path.unlink, "prepare was finished, make it anew with --rerun prepare"),
+    "01-prepare/labels.npy": (Path.unlink, "is finished but labels.npy is missing; make it anew with --rerun prepare"),
     "02-train_gan/started.json": (cut, "it was cut off or edited, remove it"),
     "recipe.yaml": (lambda path: path.write_text("{"), "remove the file, every run writes it anew"),
 }

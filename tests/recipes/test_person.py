@@ -97,6 +97,16 @@ def test_scores_and_report_say_who_annotated_and_claim_nothing_they_did_not_meas
     assert "Annotated by a person: 3 generated slices painted by hand." in re.sub(r"\s+", " ", page)
 
 
+def test_masks_painted_anew_are_told_where_the_stage_is_kept(run: Path, command: Command) -> None:
+    path = person(run) / "masks" / f"{stems(run)[0]}.png"
+    before, told = path.read_bytes(), f"masks in {person(run)} changed since annotate was finished; --rerun annotate"
+    words = ("--out", run, *BY_PERSON, "--until", "annotate")
+    Image.fromarray(np.flipud(drawing())).save(path)
+    assert command(*words).out[2:4] == ["03-annotate           kept", f"{told} takes them"]
+    path.write_bytes(before)
+    assert "changed since" not in "".join(command(*words).out)
+
+
 def test_masks_outlive_a_rerun(run: Path, command: Command) -> None:
     before = masks(run)
     ended = command("--out", run, *BY_PERSON, "--until", "annotate", "--rerun", "annotate")

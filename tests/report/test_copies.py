@@ -84,6 +84,17 @@ def test_the_page_tells_the_verdict_and_json_the_figures(copies: Copies, tmp_pat
     assert told["canaries"]["planted"] == 10
 
 
+def test_rows_of_pictures_shrink_to_the_page(copies: Copies, tmp_path: Path) -> None:
+    page = write_report(tmp_path, ReportContent("copies", lookup_table("paper"), copies=copies)).read_text()
+    style = dict(re.findall(r"^(\.strip(?: img)?) {(.*)}", page, re.MULTILINE))
+    assert "minmax(0, max-content)" in style[".strip"] and "max-width: 100%" in style[".strip img"]
+
+
+def test_the_page_says_why_one_measure_finds_only_some_kinds(copies: Copies, tmp_path: Path) -> None:
+    page = write_report(tmp_path, ReportContent("copies", lookup_table("paper"), copies=copies)).read_text()
+    assert "Neither measure has to find every kind" in page
+
+
 def test_a_run_that_was_not_audited_says_so(tmp_path: Path) -> None:
     page = write_report(tmp_path, ReportContent("empty", lookup_table("paper"))).read_text()
     assert "Copies: not looked for." in page

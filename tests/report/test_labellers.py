@@ -1,8 +1,11 @@
 """The page's words on the choice of the labeller and on calibration."""
 
+from medseg_gan.labels import lookup_table
 from medseg_gan.report.labellers import calibration_sentence, selection_lines
+from medseg_gan.report.page import ReportContent, render
 
 SELECTION = {
+    "sentence": "image taken: within one standard error of the best",
     "chosen": "image",
     "best": "average",
     "candidates": {
@@ -26,3 +29,14 @@ def test_calibration_is_told_before_and_after():
     assert calibration_sentence({}) == ""
     assert "not calibrated" in calibration_sentence({"calibration_error": before})
     assert "after calibration" in calibration_sentence({"calibration_error": before, "calibrated_error": after})
+
+
+def test_the_choice_has_the_whole_width_and_its_words_are_outside_the_table():
+    interpreter = {"agreement_miou": 0.7, "held_out_images": 4, "sampled": 9, "rejected": 1, "selection": SELECTION}
+    interpreter |= {"per_class_iou": [0.9, 0.8]}
+    page = render(ReportContent(title="t", table=lookup_table("lungs"), scores={"interpreter": interpreter}))
+    section = page[page.index("The interpreter: agreement") :]
+    table, words, columns = (
+        section.index(text) for text in ("behind the best", '<p class="note">Chosen by', "columns")
+    )
+    assert table < words < columns < section.index("By class") and "whole image" in section[table:words]

@@ -1,15 +1,14 @@
 """The section "Which pairs to trust" says who annotated, what was measured, and what was not."""
 
-import copy
-
 import numpy as np
 import pytest
 
 from medseg_gan.labels import lookup_table
 from medseg_gan.report.page import ReportContent, render, write_report
-from medseg_gan.report.trust import SHOWN, Trust, best_and_worst, error_lines, pair_strips, scatter, sentences
+from medseg_gan.report.trust import REJECTED, SHOWN, Trust, best_and_worst, error_lines, pair_strips, scatter, sentences
 
 TABLE = lookup_table("lungs")
+NO_BOUND = "no bound: 2 annotated pairs to calibrate on, 95 % needs at least 19"
 
 
 def score(rank):
@@ -25,14 +24,14 @@ def score(rank):
     }
 
 
-def build(measured=True, person=False, kind="held_out", count=20):
+def build(measured=True, person=False, kind="held_out", count=20, bound=True):
     rng = np.random.default_rng(0)
     predicted = rng.uniform(0, 0.05, count)
     pairs = [
         {
             "case": f"generated-{k:010d}",
             "predicted_wrong": float(predicted[k]),
-            "bound_wrong": float(2 * predicted[k]),
+            "bound_wrong": float(2 * predicted[k]) if bound else 1.0,
             "class": "good" if predicted[k] <= 0.01 else "partial",
             "objections": "no heart <b>" if k == int(predicted.argmax()) else "",
             "wrong": float(predicted[k]) * 1.1 if measured and k else None,
@@ -44,7 +43,8 @@ def build(measured=True, person=False, kind="held_out", count=20):
         "annotator": {"kind": "person" if person else "segmenter", "who": "a segmenter (unet)"},
         "kind": kind,
         "learned_from": 50,
-        "sentence": "bounds hold for 95 % of pairs drawn like the 50 they were calibrated on",
+        "sentence": "bounds hold for 95 % of pairs drawn like the 50 they were calibrated on" if bound else NO_BOUND,
+        "model": {"bounds": {"wrong": {"quantile": 0.7 if bound else None}}},
         "classes": {"train": counts, "dropped": {**counts, "bad": 7}},
         "measured": {"pairs": 19, "rejected": 1, "wrong": score(0.88), "wrong_foreground": score(None)}
         if measured
@@ -79,7 +79,30 @@ def test_the_page_says_who_annotated_and_what_was_measured(html):
 
 def test_what_a_person_painted_gives_bounds_that_nothing_proves():
     assert "nothing proves them" in sentences(build(kind="cross_validated"))[1]
-    assert "what the ensemble itself expects" in sentences(build(kind="none"))[1]
+    assert "what the ensemble itself expects" in sentences(build(kind="none", bound=False))[1]
+
+
+@pytest.mark.parametrize("kind", ["held_out", "cross_validated", "none"])
+def test_where_there_is_no_bound_nothing_is_said_of_one(kind, html):
+    told = sentences(build(kind=kind, bound=False))
+    assert told[2] == f"{NO_BOUND[0].upper()}{NO_BOUND[1:]}." and "rank correlation" in told[3]
+    assert not any("bound" in text.lower() or "They speak" in text for k, text in enumerate(told) if k != 2)
+    assert "bound held" in html and "mean bound" in html and "The bound held for" in html
+    page = render(ReportContent(title="t", table=TABLE, trust=build(kind=kind, bound=False)))
+    assert "bound held" not in page and "mean bound" not in page and page.count("<th>of the best constant</th>") == 1
+
+
+def test_a_slice_that_the_annotator_rejected_is_named_under_its_picture():
+    trust = build()
+    trust.pairs[trust.rows[2]]["wrong"] = trust.pairs[trust.rows[-1]]["wrong"] = None
+    (_, first, best), (_, last, _) = pair_strips(trust, TABLE).values()
+    assert len(first) == len(last) == SHOWN and first[2] == last[-1] == REJECTED and "rejected" in best
+    for part, under in zip(np.split(trust.rows, 2), (first, last), strict=True):
+        assert under == [REJECTED if trust.pairs[row]["wrong"] is None else "" for row in part]
+    assert REJECTED in render(ReportContent(title="t", table=TABLE, trust=trust))
+    nobody = pair_strips(build(measured=False), TABLE)
+    assert not any(text for _, under, _ in nobody.values() for text in under)
+    assert "annotator" not in nobody["Most trusted"][2]
 
 
 def test_counts_of_kept_and_dropped_pairs_are_told_apart(html):
@@ -88,7 +111,7 @@ def test_counts_of_kept_and_dropped_pairs_are_told_apart(html):
 
 
 def test_pictures_name_objections_and_the_text_is_escaped(html):
-    captions = [caption for _, caption in pair_strips(build(), TABLE).values()]
+    captions = [caption for _, _, caption in pair_strips(build(), TABLE).values()]
     assert captions[1].endswith("Objections: no heart <b>.") and "Objections" not in captions[0]
     assert "no heart &lt;b&gt;" in html and "no heart <b>" not in html
     assert len(pair_strips(build(), TABLE)["Most trusted"][0].lines) == 3
@@ -99,10 +122,7 @@ def test_dots_are_drawn_only_where_somebody_labelled():
     assert scatter(build(measured=False)) is None
     drawn = scatter(build())
     assert drawn is not None and "break it" in drawn.caption
-    unbounded = copy.deepcopy(build())
-    for pair in unbounded.pairs:
-        pair["bound_wrong"] = 1.0
-    assert "break it" not in scatter(unbounded).caption
+    assert "break it" not in scatter(build(bound=False)).caption
 
 
 def test_a_rank_that_does_not_exist_is_not_measured():

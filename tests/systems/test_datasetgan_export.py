@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -147,3 +148,25 @@ def test_existing_folders_unfinished_runs_and_other_systems_are_refused(run: Pat
     (unfinished / "recipe.yaml").write_text(header)
     with pytest.raises(UsageError, match="a run of the system layered, which exports nothing; wanted a run of data"):
         export_run(unfinished, "nnunet")
+
+
+def test_a_stage_folder_or_a_file_is_no_place_for_an_export(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    before = sorted(run.rglob("*"))
+    for to in ("nnunet", "shards", "bundle"):
+        code, told = call(run, "--to", to, "--out", run / "05-synthesize" / "x")
+        assert code == 2 and told.endswith("x lies in the folder of the stage synthesize; choose another")
+        code, told = call(run, "--to", to, "--out", tmp_path / "file")
+        assert (code, told) == (2, f"error: --out {tmp_path / 'file'} is a file, wanted a folder")
+        code, told = call(run, "--to", to, "--out", tmp_path / "file" / "x")
+        assert code == 2 and "cannot be made, " in told and told.endswith("file is a file; choose another --out")
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_damaged_file_of_the_run_is_told_with_the_stage_that_makes_it(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "05-synthesize" / "train" / "cases.json").write_text("{")
+    for what in ("synthetic", "hybrid"):
+        code, told = call(tmp_path / "run", "--to", "nnunet", "--what", what, "--out", tmp_path / "out")
+        assert code == 1 and told.endswith("; synthesize was finished, make it anew with --rerun synthesize")
+        assert "\n" not in told

@@ -53,6 +53,12 @@ def test_pairs_have_the_promised_shapes_and_ranges():
     assert torch.equal(pairs.scores, image_score(pairs.uncertainty))
 
 
+@pytest.mark.parametrize("indices", [[-1], [3, -2], range(-1, 2)])
+def test_an_index_below_0_is_refused(indices):
+    with pytest.raises(MedsegError, match=r"generated pair -\d was asked for; sample indices begin at 0"):
+        build_factory().label(np.array(indices))
+
+
 def test_the_store_holds_the_pairs(tmp_path):
     factory = build_factory()
     indices = range(3_000_000, 3_000_010)

@@ -1,5 +1,7 @@
 """The interpreter learns, resumes member by member, repeats itself bit for bit, and predicts what it is said to."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -164,6 +166,16 @@ def test_a_loaded_interpreter_predicts_the_same(tmp_path, annotated, labels):
     again = load_interpreter(tmp_path).predict(annotated.images, annotated.maps)
     assert torch.equal(pred.labels, again.labels) and torch.equal(pred.uncertainty, again.uncertainty)
     assert load_interpreter(tmp_path).labellers == ("features", "image", "average")
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", "edited"])
+def test_a_spoilt_description_is_one_line(tmp_path, content):
+    whole = {"classifiers": 3, "image_networks": [], "depth": 96, "hidden": [8, 4], "order": "linear-bn-relu"}
+    whole |= {"num_classes": 3, "variant": "editgan", "labeller": "features", "vote": "majority"}
+    (tmp_path / "interpreter.json").write_text(json.dumps(whole) if content == "edited" else content)
+    with pytest.raises(MedsegError, match=r"interpreter\.json .* use --rerun train_interpreter") as caught:
+        load_interpreter(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_prediction_is_the_vote_of_classifiers_on_the_hypercolumn(annotated):

@@ -19,7 +19,6 @@ from medseg_gan.labels import lookup_table
 from medseg_gan.systems.datasetgan.comparison import draws_of
 from medseg_gan.systems.datasetgan.features import FeatureExtractor
 from medseg_gan.systems.datasetgan.inversion import (
-    check_enough_asked,
     choose_slices,
     draw_few,
     example_weights,
@@ -198,8 +197,6 @@ DRAWN = ("num_real", "few_patients", "few_slices", "val_slices")
 
 
 def test_too_few_real_slices_are_refused_in_one_line(store: SliceStore, tmp_path: Path) -> None:
-    with pytest.raises(MedsegError, match=r"wants 7 .*few_patients=2 times few_slices=3 are 6; raise"):
-        check_enough_asked(Annotate(annotator="inversion", num_images=7), FEW)
     many = TrainSegmenters(few_patients=20, few_slices=10)
     with pytest.raises(MedsegError, match=r"wants 30 .* give 16 of 4 patients; raise"):
         choose_slices(Annotate(annotator="inversion"), many, store, seed=7)

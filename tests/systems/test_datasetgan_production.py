@@ -208,6 +208,83 @@ def test_shards_that_are_there_are_kept_and_a_lost_one_is_made_again(run: Path, 
     assert times == {path: path.stat().st_mtime_ns for path in out.rglob("*")}, "nothing is left to do"
 
 
+def cut(path: Path, to: int = -1) -> None:
+    path.write_bytes(path.read_bytes()[:to])
+
+
+DAMAGES = {
+    "tar cut": ("shards", lambda out: cut(out / "shard-000001.tar", -512), "has 9728 bytes instead of"),
+    "tar empty": ("shards", lambda out: cut(out / "shard-000001.tar", 0), "has 0 bytes instead of"),
+    "picture lost": ("png", lambda out: next((out / "shard-000001" / "labels").iterdir()).unlink(), "lacks shard-0000"),
+    "picture cut": ("png", lambda out: cut(next((out / "shard-000001" / "images").iterdir())), "has another size of"),
+    "volume lost": ("nifti", lambda out: next((out / "shard-000001" / "images").iterdir()).unlink(), "lacks shard-0"),
+    "folder lost": ("png", lambda out: shutil.rmtree(out / "shard-000001"), "is missing"),
+    "record cut": ("png", lambda out: cut(out / "shard-000001.csv", -20), "cut off or edited"),
+    "record's end cut": ("png", lambda out: cut(out / "shard-000001.csv"), "cut off or edited"),
+    "record's first line": ("png", lambda out: cut(out / "shard-000001.csv", 30), "cut off or edited"),
+    "record empty": ("png", lambda out: cut(out / "shard-000001.csv", 0), "cut off or edited"),
+    "record's last pair": (
+        "png",
+        lambda out: cut(out / "shard-000001.csv", (out / "shard-000001.csv").read_bytes()[:-1].rindex(b"\n") + 1),
+        "of other pairs",
+    ),
+    "no bytes": ("png", lambda out: (out / "shard-000001.csv").write_bytes(b"\xff\x00"), "cut off or edited"),
+}
+
+
+@pytest.fixture(scope="module")
+def small(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("small")
+    return {to: synthesize_pairs(run, 8, folder / to, to=to, shard=4, workers=1) for to in ("shards", "png", "nifti")}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_shard_is_made_anew_and_told(run: Path, small: dict[str, Path], tmp_path: Path, damage: str) -> None:
+    to, spoil, part = DAMAGES[damage]
+    out = tmp_path / "out"
+    shutil.copytree(small[to], out)
+    if damage == "tar cut":
+        part = f"has {(out / 'shard-000001.tar').stat().st_size - 512} bytes instead of"
+    spoil(out)
+    assert hashes(out) != hashes(small[to])
+    before = {path: path.stat().st_mtime_ns for path in out.glob("shard-000000*")}
+    words = (run, "--num", 8, "--to", to, "--shard", 4, "--workers", 1, "--out", out)
+    code, told = call(*words)
+    said = [line for line in told if "made anew" in line]
+    assert code == 0 and len(said) == 1 and said[0].startswith("synthesize: shard 1 ") and part in said[0], told
+    assert hashes(out) == hashes(small[to])
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert call(*words) == (0, [f"pairs: {out / 'manifest.csv'}"])
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.csv"])
+@pytest.mark.parametrize("content", ["{", "[]", "{}", ""])
+def test_a_damaged_manifest_is_written_anew(
+    run: Path, small: dict[str, Path], tmp_path: Path, name: str, content: str
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(small["png"], out)
+    (out / name).write_text(content)
+    code, told = call(run, "--num", 8, "--to", "png", "--shard", 4, "--workers", 1, "--out", out)
+    assert code == 0 and any("written anew" in line for line in told)
+    assert hashes(out) == hashes(small["png"])
+
+
+def test_damaged_settings_are_one_line(run: Path, small: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(small["png"], tmp_path / "out")
+    for content in ("{", "[]"):
+        (tmp_path / "out" / "settings.json").write_text(content)
+        with pytest.raises(MedsegError, match="another --out"):
+            synthesize_pairs(run, 8, tmp_path / "out", to="png", shard=4, workers=1)
+
+
+def test_a_shard_of_no_whole_blocks_is_told(run: Path, tmp_path: Path) -> None:
+    code, told = call(run, "--num", 8, "--shard", 7, "--workers", 1, "--out", tmp_path / "out")
+    assert code == 0
+    assert "synthesize: --shard 7: images are rendered 4 at a time, so a shard holds 4 pairs" in told
+    assert read_json(tmp_path / "out" / "manifest.json")["shards"] == {"shard-000000.tar": 4, "shard-000001.tar": 4}
+
+
 def test_a_shard_that_another_process_makes_is_left_to_it(run: Path, tmp_path: Path) -> None:
     """A record lock belongs to a process, so that another one has to hold it."""
     lock = tmp_path / ".shard-000000.tar.lock"
@@ -283,9 +360,47 @@ def test_predicted_quality_stands_in_the_manifest_and_chooses_what_is_kept(judge
     kept = synthesize_pairs(judged, 12, tmp_path / "some", shard=4, workers=1, keep=some)
     assert rows(kept) == [row for row in found if row["class"] == some]
     assert read_json(kept / "manifest.json")["left_out"] == 12 - counts[some]
+    left_out = {name: count for name, count in counts.items() if name != some}
+    assert read_json(kept / "manifest.json").get("predicted_of_left_out", {}) == left_out
+
+
+def test_what_was_kept_is_told_and_nothing_at_all_is_an_error(judged: Path, tmp_path: Path) -> None:
+    found = rows(synthesize_pairs(judged, 12, tmp_path / "all", shard=4, workers=1))
+    counts = Counter(row["class"] for row in found)
+    every = ", ".join(f"{name} {counts[name]}" for name in CLASSES if counts[name])
+    some = next(iter(counts))
+    words = (judged, "--num", 12, "--shard", 4, "--workers", 1, "--out")
+    for _ in range(2):  # made, and there already
+        code, told = call(*words, tmp_path / "some", "--keep", some)
+        assert code == 0 and f"synthesize: {counts[some]} of 12 pairs kept (predicted: {every})" in told
     none = next(name for name in CLASSES if name not in counts)
-    empty = synthesize_pairs(judged, 12, tmp_path / "none", shard=4, workers=1, keep=[none])
-    assert rows(empty) == [] and read_json(empty / "manifest.json")["left_out"] == 12
+    best = next(name for name in CLASSES if counts[name])
+    better = ",".join(name for name in CLASSES if name in (none, best))
+    for _ in range(2):
+        code, told = call(*words, tmp_path / "none", "--keep", none)
+        assert code == 1 and f"0 of 12 pairs kept, predicted {every}; use --keep {better}" in told[-1]
+    empty = tmp_path / "none"
+    manifest = read_json(empty / "manifest.json")
+    assert rows(empty) == [] and manifest["left_out"] == 12 and "uncertainty_nats" not in manifest
+    assert "uncertainty" not in (empty / "README.md").read_text()
+    code, told = call(*words, tmp_path / "parts", "--keep", none, "--part", "1/3")
+    assert code == 0 and any(line.startswith("synthesize: so far 0 of 4 pairs kept") for line in told)
+
+
+def test_lost_quality_is_told_and_damaged_quality_is_one_line(judged: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(judged, other)
+    noted, model = other / "05-synthesize" / "train" / "sampling.json", other / "05-synthesize" / "quality.json"
+    write_json(noted, read_json(noted) | {"judged": True})
+    words = (other, "--num", 4, "--workers", 1, "--out", tmp_path / "out")
+    for content in ("{}", "[]", "{", '{"model": {}}'):
+        model.write_text(content)
+        code, told = call(*words)
+        assert code == 1 and len(told) == 1 and "quality.json" in told[0] and "--rerun synthesize" in told[0], told
+    model.unlink()
+    code, told = call(*words)
+    lost = [line for line in told if "this run has no quality.json: pairs carry no prediction" in line]
+    assert code == 0 and len(lost) == 1 and "--rerun synthesize" in lost[0]
 
 
 def test_quality_that_does_not_exist_is_refused(run: Path, judged: Path, tmp_path: Path) -> None:
@@ -308,7 +423,8 @@ def test_quality_that_does_not_exist_is_refused(run: Path, judged: Path, tmp_pat
         (("--num", 5, "--part", "0/2"), 2, "--part 0/2: wanted I/N"),
         (("--num", 5, "--part", "half"), 2, "--part half: wanted I/N"),
         (("--num", 5, "--to", "jpeg"), 2, "jpeg"),
-        (("--num", 5, "--start", 10**10), 1, "asked for synthesize; there are 9990000000"),
+        (("--num", 5, "--start", 10**10), 2, "--start 10000000000 on: a run has 9990000000 pairs to make"),
+        (("--num", 10**20 - 1), 2, "--num 99999999999999999999 from --start 0 on: a run has 9990000000 pairs to make"),
         (("--num", 5, "--out", ""), 2, "--out is empty"),
     ],
 )

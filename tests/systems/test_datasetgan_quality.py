@@ -192,3 +192,15 @@ def test_a_model_survives_json_and_refuses_other_features():
         np.testing.assert_array_equal(again.judge(seen)[name], column)
     with pytest.raises(MedsegError, match="use --rerun synthesize"):
         QualityModel.from_plain({**stored, "features": ["doubt"]})
+    regression = {**stored["regressions"]["wrong"], "weights": ["a"] * len(stored["features"])}
+    for spoilt in (
+        None,
+        [],
+        {},
+        {**stored, "bounds": {}},
+        {**stored, "regressions": []},
+        {**stored, "regressions": {**stored["regressions"], "wrong": regression}},
+        {**stored, "regressions": {**stored["regressions"], "wrong": {**regression, "weights": [0.0]}}},
+    ):
+        with pytest.raises(MedsegError, match="use --rerun synthesize"):
+            QualityModel.from_plain(spoilt)  # type: ignore[arg-type]

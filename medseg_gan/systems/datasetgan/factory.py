@@ -82,11 +82,13 @@ class LabelFactory:
         Whole blocks are rendered and labelled, so that an image does not depend on what else is asked for.
 
         Raises:
-            MedsegError: no index was given.
+            MedsegError: no index was given, or one below 0.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         if not len(wanted):
             raise MedsegError("no generated pair was asked for; wanted at least one index")
+        if wanted.min() < 0:
+            raise MedsegError(f"the generated pair {wanted.min()} was asked for; sample indices begin at 0")
         size = self.source.sampling.block
         numbers = np.unique(wanted // size)
         parts = [self._block(int(number)) for number in numbers]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medseg_gan.atomic import read_json
 from medseg_gan.data.slices import SliceStore
@@ -14,7 +15,7 @@ from medseg_gan.errors import MedsegError
 from medseg_gan.stages import Plan
 from medseg_gan.systems.datasetgan.factory import Judge, LabelFactory
 from medseg_gan.systems.datasetgan.interpreter import load_interpreter
-from medseg_gan.systems.datasetgan.quality_stage import load_quality
+from medseg_gan.systems.datasetgan.quality_stage import load_quality, plain_model
 from medseg_gan.systems.datasetgan.sampling import Sampling
 from medseg_gan.training.stylegan2 import load_generator
 
@@ -67,10 +68,14 @@ class FactoryFiles:
         return load_quality(folder, SliceStore.open(prepare), annotation).judge
 
     def quality_sha256(self) -> str | None:
-        """Hash of the quality model."""
+        """Hash of the quality model.
+
+        Raises:
+            MedsegError: `quality.json` was cut off or edited.
+        """
         if self.quality is None:
             return None
-        model = read_json(self.quality[0] / "quality.json")["model"]
+        model = plain_model(self.quality[0])
         return hashlib.sha256(json.dumps(model, sort_keys=True).encode()).hexdigest()
 
 
@@ -78,21 +83,35 @@ def factory_files(plan: Plan) -> FactoryFiles:
     """The factory of a run as its own pairs were made with it.
 
     Raises:
-        MedsegError: a stage up to `synthesize` is not finished.
+        MedsegError: a stage up to `synthesize` is not finished, or its notes were edited.
     """
     names = ("prepare", "train_gan", "annotate", "train_interpreter", "synthesize")
     folders = {name: plan.finished(name) for name in names}
     pairs = folders["synthesize"]
-    noted = read_json(pairs / "train" / "sampling.json")
+    noted = _noted(pairs)
     judged = (pairs / "quality.json").is_file()  # not in runs of before there was quality control
+    try:
+        sampling, hashes = Sampling(**noted["sampling"]), (noted["weights_sha256"], noted["interpreter_sha256"])
+    except (KeyError, TypeError) as error:
+        raise MedsegError(f"{pairs / 'train' / 'sampling.json'} was edited; use --rerun synthesize") from error
     return FactoryFiles(
         folders["train_gan"] / "G_ema.pt",
         folders["train_interpreter"],
-        Sampling(**noted["sampling"]),
-        noted["weights_sha256"],
-        noted["interpreter_sha256"],
+        sampling,
+        *hashes,
         (pairs, folders["prepare"], folders["annotate"]) if judged else None,
     )
+
+
+def has_lost_quality(plan: Plan) -> bool:
+    """Whether the run's own pairs were judged, but what judged them is gone."""
+    pairs = plan.finished("synthesize")
+    noted = _noted(pairs)
+    return isinstance(noted, dict) and bool(noted.get("judged")) and not (pairs / "quality.json").is_file()
+
+
+def _noted(pairs: Path) -> Any:
+    return read_json(pairs / "train" / "sampling.json")
 
 
 def open_factory(plan: Plan, device: str = "auto") -> LabelFactory:

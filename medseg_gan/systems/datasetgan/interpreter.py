@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from medseg_gan.systems.datasetgan.vote import Ballot, image_score
 from medseg_gan.training.segmenter import load_segmenter
 
 LABELLERS = ("features", "image", "average", "joint")
+
+_NAMED = ("classifiers", "image_networks", "variant", "labeller", "vote", "depth", "hidden", "order", "num_classes")
+"""What `interpreter.json` has to say."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +156,24 @@ def load_interpreter(folder: Path, device: str = "cpu") -> Interpreter:
     """Read the interpreter that `train_interpreter` left in a folder.
 
     Raises:
-        MedsegError: the folder holds no finished interpreter, or a member does not fit.
+        MedsegError: the folder holds no finished interpreter, its description was edited, or a member does not fit.
     """
     path = folder / "interpreter.json"
     if not path.is_file():
         raise MedsegError(f"{folder} holds no finished interpreter (interpreter.json is missing); train it first")
     plan = read_json(path)
+    lacking = [name for name in _NAMED if name not in plan] if isinstance(plan, dict) else _NAMED
+    if lacking:
+        raise MedsegError(
+            f"{path} does not say {lacking[0]!r}; it was cut off or edited, use --rerun train_interpreter"
+        )
+    try:
+        return _built(folder, plan).to(device)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MedsegError(f"{path} describes no interpreter; it was edited, use --rerun train_interpreter") from error
+
+
+def _built(folder: Path, plan: dict[str, Any]) -> Interpreter:
     classifiers = []
     for name in plan["classifiers"]:
         classifier = PixelClassifier(plan["depth"], plan["hidden"], plan["num_classes"], plan["order"])
@@ -169,7 +185,7 @@ def load_interpreter(folder: Path, device: str = "cpu") -> Interpreter:
         joint = JointSegmenter(plan["depth"], plan["num_classes"], plan["joint_width"])
         restore(folder / name, network=joint)
         joint_networks.append(joint.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-    interpreter = Interpreter(
+    return Interpreter(
         classifiers,
         image_networks,
         joint_networks=joint_networks,
@@ -178,4 +194,3 @@ def load_interpreter(folder: Path, device: str = "cpu") -> Interpreter:
         vote=plan["vote"],
         calibration=Calibration.from_plain(plan["calibration"]) if plan.get("calibration") else None,
     )
-    return interpreter.to(device)

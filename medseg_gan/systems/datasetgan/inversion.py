@@ -55,21 +55,6 @@ def draw_few(config: TrainSegmenters, store: SliceStore, seed: int) -> np.ndarra
     ).few
 
 
-def check_enough_asked(config: Annotate, training: TrainSegmenters) -> None:
-    """Refuse settings that cannot give `num_images` real slices, whatever the data.
-
-    Raises:
-        MedsegError: they cannot.
-    """
-    most = training.few_patients * training.few_slices
-    if config.num_images > most:
-        raise MedsegError(
-            f"annotate.annotator=inversion wants {config.num_images} real labelled slices (annotate.num_images), "
-            f"train_segmenters.few_patients={training.few_patients} times few_slices={training.few_slices} are {most}; "
-            "raise those, or lower annotate.num_images"
-        )
-
-
 def choose_slices(config: Annotate, training: TrainSegmenters, store: SliceStore, seed: int) -> np.ndarray:
     """Positions of the `num_images` real labelled slices to invert, evenly from `draw_few`.
 

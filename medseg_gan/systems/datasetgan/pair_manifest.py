@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gan import __version__
-from medseg_gan.atomic import atomic_path, write_json
+from medseg_gan.atomic import atomic_path, read_json, write_json
+from medseg_gan.errors import MedsegError
 from medseg_gan.export.card import Card, write_card
 from medseg_gan.export.pair_files import shard_name
 from medseg_gan.runner import provenance
 from medseg_gan.stages import Plan
 from medseg_gan.systems.datasetgan.export_card import CardSource
-from medseg_gan.systems.datasetgan.pair_shards import Shard, record_of
+from medseg_gan.systems.datasetgan.pair_shards import Shard, read_record, record_of
+from medseg_gan.systems.datasetgan.quality import CLASSES
+from medseg_gan.training.log import say
 
 PAIRS, MANIFEST = "manifest.csv", "manifest.json"
 
@@ -36,9 +39,13 @@ class Sums:
     uncertainty: float = 0.0
     most_uncertain: float = 0.0
     classes: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: Mapping[str, str]) -> None:
-        """Count one pair."""
+        """Count one pair, or one that was left out."""
+        if not row["image"]:
+            self.left_out[row.get("class", "")] += 1
+            return
         score = float(row["uncertainty"])
         self.pairs += 1
         self.uncertainty += score
@@ -48,16 +55,57 @@ class Sums:
 
     def facts(self) -> dict[str, Any]:
         """Under the names of manifest and card."""
-        found: dict[str, Any] = {
-            "uncertainty_nats": {"mean": self.uncertainty / max(self.pairs, 1), "greatest": self.most_uncertain}
-        }
-        if self.classes:
-            found["predicted_quality"] = dict(sorted(self.classes.items()))
+        found: dict[str, Any] = {}
+        if self.pairs:
+            mean = self.uncertainty / self.pairs
+            found["uncertainty_nats"] = {"mean": mean, "greatest": self.most_uncertain}
+        for name, counted in (("predicted_quality", self.classes), ("predicted_of_left_out", self.left_out)):
+            if counted:
+                found[name] = dict(sorted(counted.items()))
         return found
 
 
+def manifest_fits(folder: Path) -> bool:
+    """Whether there is a manifest that can be read, with the lines that it was written with."""
+    try:
+        document = read_json(folder / MANIFEST)
+    except MedsegError:
+        return False
+    pairs = folder / PAIRS
+    return isinstance(document, dict) and pairs.is_file() and document.get("manifest_sha256") == _sha256(pairs)
+
+
+def tell_kept(folder: Path, shards: Sequence[Shard], keep: Sequence[str], whole: bool) -> None:
+    """Say how many pairs were kept, and how all were predicted.
+
+    Args:
+        folder: of all shards.
+        shards: that are there.
+        keep: classes that were to be kept.
+        whole: whether these are all shards.
+
+    Raises:
+        MedsegError: none at all was.
+    """
+    sums = Sums()
+    for shard in shards:
+        for row in read_record(record_of(folder, shard)):
+            sums.add(row)
+    predicted = sums.classes + sums.left_out
+    found = ", ".join(f"{name} {predicted[name]}" for name in CLASSES if predicted[name])
+    if whole and not sums.pairs:
+        best = next(name for name in CLASSES if predicted[name])
+        better = ",".join(name for name in CLASSES if name in (*keep, best))
+        raise MedsegError(
+            f"0 of {predicted.total()} pairs kept, predicted {found}; use --keep {better}, with another --out than "
+            f"{folder} or after removing it"
+        )
+    far = "" if whole else "so far "
+    say(f"synthesize: {far}{sums.pairs} of {predicted.total()} pairs kept (predicted: {found or 'none yet'})")
+
+
 def write_manifest(folder: Path, settings: Mapping[str, Any], shards: Sequence[Shard], plan: Plan | None) -> None:
-    """Join the records of all shards, a line at a time, and say what made the pairs.
+    """Join the records of all shards, one at a time, and say what made the pairs.
 
     Args:
         folder: of the shards, all of which are there.
@@ -66,23 +114,21 @@ def write_manifest(folder: Path, settings: Mapping[str, Any], shards: Sequence[S
         plan: of the run, for the card; None leaves the card out.
 
     Raises:
-        MedsegError: the disk is full.
+        MedsegError: the disk is full, or a record was cut off or edited.
     """
     sums, counts = Sums(), dict[str, int]()
-    with atomic_path(folder / PAIRS) as temporary, open(temporary, "w", newline="") as joined:
+    with atomic_path(folder / PAIRS) as temporary, open(temporary, "w", newline="", encoding="utf-8") as joined:
         writer = csv.writer(joined, lineterminator="\n")
         for shard in shards:
             name = shard_name(shard.number, settings["format"])
-            with open(record_of(folder, shard), newline="") as record:
-                lines = csv.reader(record)
-                header = next(lines)
-                if not counts:
-                    writer.writerow(header)
-                counts[name] = 0
-                for line in lines:
-                    writer.writerow(line)
-                    sums.add(dict(zip(header, line, strict=True)))
-                    counts[name] += 1
+            rows = read_record(record_of(folder, shard))
+            if not counts:
+                writer.writerow(rows[0])
+            kept = [row for row in rows if row["image"]]
+            writer.writerows(row.values() for row in kept)
+            counts[name] = len(kept)
+            for row in rows:
+                sums.add(row)
     if plan is not None:
         write_card(folder, _card(settings, sums, plan))
     document = {

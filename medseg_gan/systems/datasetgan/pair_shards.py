@@ -6,6 +6,8 @@ import csv
 import errno
 import fcntl
 import hashlib
+import io
+import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import numpy as np
 
 from medseg_gan.atomic import atomic_path
 from medseg_gan.data.slices import to_hu
+from medseg_gan.errors import MedsegError
 from medseg_gan.export.pair_files import PairFiles, new_shard, pair_files, shard_name
 from medseg_gan.export.slices import LabelledSlice
 from medseg_gan.seeding import mix_seed
@@ -31,9 +34,13 @@ COLUMNS = (
     "label",
     "image_sha256",
     "label_sha256",
+    "bytes",
     "uncertainty",
 )
-"""Of the record of a shard, a line for each pair; what a judge says stands behind them."""
+"""Of the record of a shard, a line for each pair; what a judge says stands behind them.
+
+`bytes` is what the files of a pair take up, in a tar with their headers. A pair that was left out has no file names.
+"""
 
 
 @dataclass(frozen=True)
@@ -97,9 +104,58 @@ def record_of(folder: Path, shard: Shard) -> Path:
     return folder / f"shard-{shard.number:06d}.csv"
 
 
+def read_record(path: Path) -> list[dict[str, str]]:
+    """Lines of a shard's record by column, those of pairs left out as well.
+
+    Raises:
+        MedsegError: it was cut off or edited.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            text = file.read()
+        header, *lines = csv.reader(io.StringIO(text, newline=""))
+        rows = [dict(zip(header, line, strict=True)) for line in lines]
+        whole = text.endswith("\n") and header[: len(COLUMNS)] == list(COLUMNS)
+        for row in rows:
+            whole = whole and int(row["bytes"]) >= 0 and float(row["uncertainty"]) >= 0
+    except (KeyError, ValueError, csv.Error):
+        whole, rows = False, []
+    if not whole or not rows:
+        raise MedsegError(f"{path} was cut off or edited; the same command again makes its shard anew")
+    return rows
+
+
+def fault(folder: Path, shard: Shard, to: str) -> str | None:
+    """What is wrong with a shard, by presence and size of its files; None if it is whole."""
+    record, path = record_of(folder, shard), folder / shard_name(shard.number, to)
+    if not record.is_file():
+        return "was not finished"
+    try:
+        rows = read_record(record)
+    except MedsegError:
+        return f"has a record, {record.name}, that was cut off or edited"
+    if [row["index"] for row in rows] != [str(index) for index in shard.indices]:
+        return f"has a record, {record.name}, of other pairs"
+    if not path.exists():
+        return "is missing"
+    kept = [row for row in rows if row["image"]]
+    if path.suffix == ".tar":
+        blocks = sum(int(row["bytes"]) for row in kept) + 2 * tarfile.BLOCKSIZE  # which end a tar file
+        found, wanted = path.stat().st_size, _rounded(blocks, tarfile.RECORDSIZE)
+        return None if found == wanted else f"has {found} bytes instead of {wanted}"
+    for row in kept:
+        files = [folder / row[kind] for kind in ("image", "label")]
+        lost = [file for file in files if not file.is_file()]
+        if lost:
+            return f"lacks {lost[0].relative_to(folder)}"
+        if sum(file.stat().st_size for file in files) != int(row["bytes"]):
+            return f"has another size of {row['image']} or {row['label']} than it was made with"
+    return None
+
+
 def is_there(folder: Path, shard: Shard, to: str) -> bool:
     """Whether a shard is whole."""
-    return record_of(folder, shard).is_file() and (folder / shard_name(shard.number, to)).exists()
+    return fault(folder, shard, to) is None
 
 
 def make_shard(
@@ -119,7 +175,7 @@ def make_shard(
         factory: makes them.
         shape: of the files.
         judge: says how good they are, for the record.
-        keep: classes of the judge's of which pairs are written; all if empty.
+        keep: classes of the judge's of which pairs are written; all if empty. The record names the others as well.
         on_done: called with a number of pairs when they are made.
 
     Returns:
@@ -133,22 +189,27 @@ def make_shard(
         if not ours or is_there(folder, shard, shape.to):
             return False
         record_of(folder, shard).unlink(missing_ok=True)  # of a shard that somebody removed
-        header, rows = list(COLUMNS), []
+        header, rows = list(COLUMNS), list[list[Any]]()
         with new_shard(path) as add:
             for part, pairs, verdicts in _blocks(factory, shard.indices, judge):
                 header = [*COLUMNS, *verdicts]
                 for row, item in enumerate(as_slices(part, pairs, shape)):
                     told = {name: _plain(column[row]) for name, column in verdicts.items()}
-                    if keep and told["class"] not in keep:
-                        continue
                     seed = mix_seed(factory.source.sampling.seed, "z", part[row])
+                    score = f"{item.uncertainty:.7g}"
+                    if keep and told["class"] not in keep:
+                        rows.append([part[row], item.name, seed, "", "", "", "", "", 0, score, *told.values()])
+                        continue
                     files = pair_files(item, shape.to, shape.window, index=part[row], z_seed=seed, **told)
                     add(files.contents)
-                    score = f"{item.uncertainty:.7g}"
-                    rows.append([part[row], item.name, seed, path.name, *_shown(path, files), score, *told.values()])
+                    shown = (path.name, *_shown(path, files), _taken(path, files))
+                    rows.append([part[row], item.name, seed, *shown, score, *told.values()])
                 if on_done is not None:
                     on_done(len(part))
-        with atomic_path(record_of(folder, shard)) as temporary, open(temporary, "w", newline="") as file:
+        with (
+            atomic_path(record_of(folder, shard)) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
             csv.writer(file, lineterminator="\n").writerows([header, *rows])
     return True
 
@@ -195,6 +256,16 @@ def _shown(shard: Path, files: PairFiles) -> list[str]:
     names = [files.image, files.label]
     hashes = [hashlib.sha256(files.contents[name]).hexdigest() for name in names]
     return [*(names if shard.suffix else [f"{shard.name}/{name}" for name in names]), *hashes]
+
+
+def _taken(shard: Path, files: PairFiles) -> int:
+    """Bytes that a pair takes up in its shard."""
+    sizes = [len(content) for content in files.contents.values()]
+    return sum(tarfile.BLOCKSIZE + _rounded(size, tarfile.BLOCKSIZE) for size in sizes) if shard.suffix else sum(sizes)
+
+
+def _rounded(size: int, unit: int) -> int:
+    return -(-size // unit) * unit
 
 
 @contextmanager

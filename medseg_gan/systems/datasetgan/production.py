@@ -21,11 +21,12 @@ from medseg_gan.errors import MedsegError, UsageError, did_you_mean
 from medseg_gan.export.pair_files import FORMATS
 from medseg_gan.stages import Plan, changed_values
 from medseg_gan.systems.datasetgan.factory import Judge, LabelFactory
-from medseg_gan.systems.datasetgan.factory_files import FactoryFiles, factory_files
-from medseg_gan.systems.datasetgan.pair_manifest import MANIFEST, write_manifest
-from medseg_gan.systems.datasetgan.pair_shards import Shape, Shard, cut_shards, is_there, make_shard
+from medseg_gan.systems.datasetgan.factory_files import FactoryFiles, factory_files, has_lost_quality
+from medseg_gan.systems.datasetgan.pair_manifest import MANIFEST, PAIRS, manifest_fits, tell_kept, write_manifest
+from medseg_gan.systems.datasetgan.pair_shards import Shape, Shard, cut_shards, fault, is_there, make_shard, record_of
 from medseg_gan.systems.datasetgan.quality import CLASSES
-from medseg_gan.training.log import Progress
+from medseg_gan.systems.datasetgan.sampling import END_INDEX, FIRST_INDEX
+from medseg_gan.training.log import Progress, say
 from medseg_gan.training.memory import keep_freed_memory
 from medseg_gan.training.pool import run_jobs
 
@@ -49,7 +50,8 @@ def synthesize_pairs(
 ) -> Path:
     """Make labelled pairs with the factory of a finished run, at indices that the run itself never uses.
 
-    Called again, it keeps the shards that are there. Processes of torchrun and parts of a job array share the work;
+    Called again, it keeps the shards that are there, looks whether their files have the sizes that they were made with,
+    and makes those anew that do not fit. Processes of torchrun and parts of a job array share the work;
     whoever finds all shards there writes the manifest.
 
     Args:
@@ -68,7 +70,8 @@ def synthesize_pairs(
         The folder; it has a `manifest.json` once all shards are there.
 
     Raises:
-        MedsegError: a stage is not finished, the folder holds pairs of other settings, or the disk is full.
+        MedsegError: a stage is not finished, the folder holds pairs of other settings, the disk is full, or no pair at
+            all was kept.
         UsageError: a number, part, format or folder that makes no sense.
     """
     first, of = _parse(part)
@@ -78,8 +81,15 @@ def synthesize_pairs(
     workers = _workers(workers, device)
     files = factory_files(plan)
     kept = _classes(keep, files)
+    if has_lost_quality(plan):
+        again = "the recipe's command again with --rerun synthesize makes it"
+        say(f"synthesize: this run has no quality.json: pairs carry no prediction; {again}")
     pairs = SliceStore.open(plan.finished("synthesize") / "train")
-    shards = cut_shards(start, num, files.sampling.block, shard)
+    block = files.sampling.block
+    shards = cut_shards(start, num, block, shard)
+    if shard != SHARD and shard % block:
+        holds = max(1, shard // block) * block
+        say(f"synthesize: --shard {shard}: images are rendered {block} at a time, so a shard holds {holds} pairs")
     shape = Shape(to, pairs.window, pairs.records[0].spacing)
     files.open(device)  # a wrong weight file is told before anything is written
     settings = {
@@ -102,14 +112,34 @@ def synthesize_pairs(
         "device": device,
     }
     _begin(where, settings)
-    finished = (where / MANIFEST).is_file() and all(is_there(where, one, to) for one in shards)
+    fits = manifest_fits(where)
+    finished = fits and all(is_there(where, one, to) for one in shards)
+    asked = shards[first - 1 :: of]
     with processes.group(device):
-        mine = shards[first - 1 :: of][processes.rank() :: processes.count()]
+        if processes.is_first():
+            _tell_faults(where, asked, to)
+        processes.gathered(torch.zeros(1))  # no shard is made anew before it was looked at
+        mine = asked[processes.rank() :: processes.count()]
         make_shards(where, mine, files, shape, device, workers=workers, keep=kept)
         processes.gathered(torch.zeros(1))  # all others are done with theirs as well
-    if processes.is_first() and not finished and all(is_there(where, one, to) for one in shards):
+    if not processes.is_first():
+        return where
+    whole = finished or all(is_there(where, one, to) for one in shards)
+    if whole and not finished:
+        if not fits and (where / MANIFEST).exists():
+            say(f"synthesize: {MANIFEST} and {PAIRS} do not fit together or cannot be read; written anew")
         write_manifest(where, settings, shards, plan)
+    if kept:
+        tell_kept(where, shards if whole else [one for one in asked if is_there(where, one, to)], kept, whole)
     return where
+
+
+def _tell_faults(folder: Path, shards: Sequence[Shard], to: str) -> None:
+    """Say which shards were finished once and no longer fit."""
+    for one in shards:
+        wrong = fault(folder, one, to) if record_of(folder, one).is_file() else None
+        if wrong is not None:
+            say(f"synthesize: shard {one.number} {wrong}; it is made anew")
 
 
 def make_shards(
@@ -215,6 +245,9 @@ def _check(num: int, to: str, start: int, workers: int, shard: int) -> None:
     for option, value, least in (("--num", num, 1), ("--start", start, 0), ("--shard", shard, 1)):
         if value < least:
             raise UsageError(f"{option} {value}: wanted {least} or more")
+    most = END_INDEX - FIRST_INDEX["synthesize"]
+    if start + num > most:
+        raise UsageError(f"--num {num} from --start {start} on: a run has {most} pairs to make; wanted fewer")
     if shard > 1000 and to != "shards":
         raise UsageError(f"--shard {shard}: a folder holds at most 1000 pictures; wanted 1 to 1000 with --to {to}")
     if workers < 0:
@@ -238,7 +271,11 @@ def _begin(folder: Path, settings: Mapping[str, Any]) -> None:
     """Note what the pairs are made with, or refuse to mix them with others."""
     path = folder / SETTINGS
     if path.is_file():
-        changed = changed_values(read_json(path), dict(settings))
+        try:
+            before = read_json(path)
+        except MedsegError as error:
+            raise MedsegError(f"{path} was cut off or edited; remove {folder}, or use another --out") from error
+        changed = changed_values(before, dict(settings))
         if changed:
             hint = "; more pairs are those from --start on" if changed[0].startswith("num:") else ""
             raise MedsegError(f"{folder} was begun otherwise ({', '.join(changed)}); use another --out{hint}")

@@ -151,7 +151,9 @@ class Regression:
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Regression:
         """From what `plain` gave."""
-        arrays = {name: np.array(values[name]) for name in ("center", "scale", "weights")}
+        arrays = {
+            name: np.array(values[name], np.float64).reshape(len(FEATURES)) for name in ("center", "scale", "weights")
+        }
         return cls(**{**values, **arrays})
 
 
@@ -229,14 +231,19 @@ class QualityModel:
         """From what `plain` gave.
 
         Raises:
-            MedsegError: it was made with other features.
+            MedsegError: it was made with other features, or edited.
         """
+        if not isinstance(values, Mapping):
+            raise MedsegError("there is no quality model; use --rerun synthesize")
         if values.get("features") != list(FEATURES):
             raise MedsegError("the quality model was made with other features; use --rerun synthesize")
-        return cls(
-            {name: Regression.from_plain(one) for name, one in values["regressions"].items()},
-            {name: UpperBound.from_plain(one) for name, one in values["bounds"].items()},
-        )
+        try:
+            return cls(
+                {name: Regression.from_plain(values["regressions"][name]) for name in ERRORS},
+                {name: UpperBound.from_plain(values["bounds"][name]) for name in ERRORS},
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise MedsegError("the quality model was cut off or edited; use --rerun synthesize") from error
 
 
 def _log(shares: np.ndarray) -> np.ndarray:

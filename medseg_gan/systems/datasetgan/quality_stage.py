@@ -15,6 +15,7 @@ from torch import Tensor
 from medseg_gan.atomic import atomic_path, read_json, write_json
 from medseg_gan.checkpoint import load_checkpoint
 from medseg_gan.data.slices import SliceStore
+from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.plausibility import Plausibility
 from medseg_gan.evaluation.random_conv import RandomConvExtractor
 from medseg_gan.evaluation.realism import Realism, looked_at
@@ -123,9 +124,33 @@ def learn_quality(
 
 
 def load_quality(folder: Path, store: SliceStore, annotation: Path) -> QualityControl:
-    """What `learn_quality` left; arguments as there."""
+    """What `learn_quality` left; arguments as there.
+
+    Raises:
+        MedsegError: `quality.json` is missing or was edited.
+    """
+    model = QualityModel.from_plain(plain_model(folder))
     realism, plausible = _measures(store, SliceStore.open(annotation / "annotated"))
-    return QualityControl(QualityModel.from_plain(read_json(folder / "quality.json")["model"]), realism, plausible)
+    return QualityControl(model, realism, plausible)
+
+
+def plain_model(folder: Path) -> dict[str, Any]:
+    """The quality model of `quality.json` as plain values, known to be one.
+
+    Raises:
+        MedsegError: the file is missing, cannot be read, or holds no such model.
+    """
+    path = folder / "quality.json"
+    try:
+        record = read_json(path)
+    except MedsegError as error:
+        raise MedsegError(f"{path} is missing or was cut off; use --rerun synthesize") from error
+    model = record.get("model") if isinstance(record, dict) else None
+    try:
+        QualityModel.from_plain(model)  # type: ignore[arg-type]
+    except MedsegError as error:
+        raise MedsegError(f"{path}: {error}") from error
+    return dict(model)  # type: ignore[arg-type]
 
 
 def _measures(store: SliceStore, taught: SliceStore) -> tuple[Realism, Plausibility]:

@@ -420,8 +420,10 @@ class Report(Section):
         description="generated slices among which copies of training slices are looked for; 0: none",
         json_schema_extra={"fingerprint": "unless default"},
     )
-    audit_canaries: PositiveInt = Field(
+    audit_canaries: int = Field(
         20,
+        ge=1,
+        le=1000,
         description="planted copies of each kind that the audit has to find",
         json_schema_extra={"fingerprint": "unless default"},
     )
@@ -447,6 +449,35 @@ class DatasetGanRecipe(SystemRecipe):
             raise ValueError(
                 f"train_interpreter.ignore names {unknown}, which label table {table.name} does not have"
                 f"{did_you_mean(unknown, table.classes)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_slices_to_invert(self) -> DatasetGanRecipe:
+        wanted, few = self.annotate.num_images, self.train_segmenters
+        most = few.few_patients * few.few_slices
+        if self.annotate.annotator == "inversion" and wanted > most:
+            raise ValueError(
+                f"annotate.annotator=inversion wants {wanted} real labelled slices (annotate.num_images), "
+                f"train_segmenters.few_patients={few.few_patients} times train_segmenters.few_slices={few.few_slices} "
+                f"are {most}; raise those, or lower annotate.num_images"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _enough_images_to_cross_validate(self) -> DatasetGanRecipe:
+        config, images = self.train_interpreter, self.annotate.num_images
+        if images > 1:
+            return self  # fewer images than folds make as many folds as images
+        if config.labeller == "auto":
+            raise ValueError(
+                f"train_interpreter.labeller=auto cross-validates, which annotate.num_images={images} does not allow; "
+                "name the labeller, or annotate 2 images or more"
+            )
+        if config.calibration in ("temperature", "per_class"):
+            raise ValueError(
+                f"train_interpreter.calibration={config.calibration} cross-validates, which annotate.num_images="
+                f"{images} does not allow; use calibration=none, or annotate 2 images or more"
             )
         return self
 
@@ -484,6 +515,7 @@ STAGES = (
             if r.annotate.annotator == "inversion"
             else f"{r.annotate.num_images} generated slices with masks by {_annotators(r)}"
         ),
+        notice="medseg_gan.systems.datasetgan.repainting:repainted",
     ),
     Stage(
         "train_interpreter",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from medseg_gan import processes
+from medseg_gan.annotate.files import answers_sha256
 from medseg_gan.atomic import read_json, write_array, write_json, write_text
 from medseg_gan.checkpoint import load_checkpoint
 from medseg_gan.data.phantom.patient import EDITION
@@ -40,7 +41,6 @@ from medseg_gan.systems.datasetgan.factory import LabelFactory, num_generated, w
 from medseg_gan.systems.datasetgan.features import FeatureExtractor
 from medseg_gan.systems.datasetgan.interpreter import Interpreter, load_interpreter
 from medseg_gan.systems.datasetgan.inversion import (
-    check_enough_asked,
     choose_slices,
     invert_labelled_slices,
     teaching_examples,
@@ -55,6 +55,7 @@ from medseg_gan.systems.datasetgan.recipe import (
     TrainInterpreter,
     TrainSegmenters,
 )
+from medseg_gan.systems.datasetgan.repainting import ANSWERS
 from medseg_gan.systems.datasetgan.sampling import ImageSource, Rendered, Sampling, render_again, reserved, save_latents
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
 from medseg_gan.systems.datasetgan.selection import RESULT, Held, load_selection
@@ -191,7 +192,7 @@ def annotate(config: Annotate, folder: Path, inputs: Inputs) -> None:
         )
         held_out = None
         who = {"kind": kind, "who": f"{config.num_images} generated slices painted by hand"}
-        who |= {"real_slices": 0, "real_patients": 0}
+        who |= {"real_slices": 0, "real_patients": 0, ANSWERS: answers_sha256(folder / "person")}
     else:
         annotator, who = build_annotator(kind, config, folder, store, spacing, inputs)
         found = collect_accepted(images_of, annotator, candidates, config.num_images)
@@ -227,8 +228,6 @@ def annotator_kind(config: Annotate, inputs: Inputs) -> str:
             f"annotate.annotator=lungs labels lungs only, prepare.labels is {preparation.labels}; "
             "use prepare.labels=lungs or another annotator"
         )
-    if config.annotator == "inversion":
-        check_enough_asked(config, inputs.sections["train_segmenters"])  # type: ignore[arg-type]
     return config.annotator
 
 
