@@ -262,11 +262,13 @@ def synthesize_settings(tmp_path, profile, *sets):
     return plan_recipe("segthor_datasetgan", out=tmp_path, profile=profile, sets=given).recipe.settings.synthesize
 
 
-def test_small_profiles_drop_the_worst_tenth_and_the_paper_drops_nothing(tmp_path):
-    demo, paper = (synthesize_settings(tmp_path, name) for name in ("demo", "paper"))
-    assert (demo.filter, demo.dropped) == ("quality", 0.1)
-    assert (paper.filter, paper.dropped, paper.quirk) == ("uncertainty", 0.0, False)
-    assert synthesize_settings(tmp_path, "demo", "filter=none").dropped == 0.0
+def test_no_profile_drops_pairs_unless_asked(tmp_path):
+    for profile in ("demo", "study", "gpu30", "paper"):
+        settings = synthesize_settings(tmp_path, profile)
+        assert (settings.dropped, settings.quirk) == (0.0, False)
+    asked = synthesize_settings(tmp_path, "demo", "filter=quality", "filter_portion=0.1")
+    assert (asked.filter, asked.dropped) == ("quality", 0.1)
+    assert synthesize_settings(tmp_path, "demo", "filter=none", "filter_portion=0.1").dropped == 0.0
     assert synthesize_settings(tmp_path, "paper", "filter_portion=0.1", "quirk=true").quirk
 
 
