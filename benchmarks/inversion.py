@@ -61,30 +61,9 @@ ARMS = ("inverted", "painted", "real")
 CELLS = "cells.jsonl"
 
 
-def inputs_of(run: Path) -> Inputs:
-    """What a stage of the finished run would be given."""
-    plan = open_run(run)
-    folders = {stage.name: plan.folder(stage) for stage in plan.stages}
-    return Inputs(
-        folders=folders,
-        seed=plan.recipe.settings.run.seed,
-        device="cpu",
-        precision=read_json(folders["annotate"] / "started.json")["run"]["precision"],
-        threads=1,
-        data=None,
-        run=run,
-        recipe="",
-        profile="",
-        dataset="",
-        source="",
-        sections=plan.recipe.settings.sections,
-        command="",
-    )
-
-
 def run_cell(run: Path, out: Path, arm: str, seed: int, options: dict[str, Any]) -> dict[str, Any]:
     """One arm with one seed: slices, interpreter, pairs, segmenter and their scores; a line of `cells.jsonl`."""
-    inputs, folder = inputs_of(run), out / f"{arm}-{seed}"
+    inputs, folder = open_run(run).inputs("cpu"), out / f"{arm}-{seed}"
     store = SliceStore.open(inputs.folders["prepare"])
     draw = draw_slices(store, seed, options["images"], options["patients"], inputs)
     cell: dict[str, Any] = {"arm": arm, "seed": seed}

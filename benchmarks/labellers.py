@@ -192,24 +192,9 @@ def main() -> None:
 def open_bench(options: argparse.Namespace) -> Bench:
     """Find the run's stages and refuse cells of other settings."""
     plan = open_run(options.run)
-    device, settings = resolve_device("auto"), plan.recipe.settings
     for name in ("prepare", "train_gan", "annotate"):
         plan.finished(name)
-    inputs = Inputs(
-        folders={stage.name: plan.folder(stage) for stage in plan.stages},
-        seed=settings.run.seed,
-        device=device,
-        precision=plan.precision(),
-        threads=settings.run.threads,
-        data=plan.data,
-        run=plan.run,
-        recipe=plan.recipe.header.name,
-        profile=plan.recipe.profile,
-        dataset=plan.recipe.header.dataset,
-        source=plan.recipe.header.source,
-        sections=settings.sections,
-        command=plan.command,
-    )
+    inputs = plan.inputs(resolve_device("auto"))
     out = options.out or options.run.with_name(f"{options.run.name}-labellers")
     out.mkdir(parents=True, exist_ok=True)
     fixed = {name: getattr(options, name) for name in ("segmenter_steps", "pairs", "max_epochs", "members", "steps")}

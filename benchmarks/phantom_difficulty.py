@@ -21,7 +21,7 @@ from medseg_gan.evaluation.protocol import evenly_per_patient
 from medseg_gan.evaluation.segmentation import confusion, scores
 from medseg_gan.networks.segmenters import build_segmenter
 from medseg_gan.plan import plan_recipe
-from medseg_gan.systems.datasetgan.rows import draw_real_slices
+from medseg_gan.systems.datasetgan.rows import draw_of
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.segmenter import checkpoint_predictions, train_many
 
@@ -50,18 +50,7 @@ def measure(options: argparse.Namespace, work: Path) -> None:
     run = run_recipe("segthor_datasetgan", out=work / "run", profile="demo", sets=sets, until="prepare")
     store = SliceStore.open(run / "01-prepare")
     rows, how = settings.train_segmenters, settings.train_segmenters.segmenter
-    draws = [
-        draw_real_slices(
-            store,
-            seed=options.seed,
-            draw=draw,
-            num_real=rows.num_real,
-            few_patients=rows.few_patients,
-            few_slices=rows.few_slices,
-            val_slices=rows.val_slices,
-        )
-        for draw in range(DRAWS)
-    ]
+    draws = [draw_of(rows, store, options.seed, draw) for draw in range(DRAWS)]
     chosen = {f"few-{k}": draw.few for k, draw in enumerate(draws)} | {"spread-0": draws[0].spread}
     chosen = {"all-0": draws[0].real, "all-1": draws[1].real} | chosen
     jobs = {

@@ -70,7 +70,7 @@ def main() -> None:
 
 def measure_run(run: Path, out: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Everything about one run."""
-    inputs = inputs_of(run)
+    inputs = open_run(run).inputs("cpu")
     where = inputs.folders["synthesize"] / "test_g"
     truth = true_errors(where)
     held_out = inputs.folders["annotate"] / "held_out"
@@ -104,27 +104,6 @@ def measure_run(run: Path, out: Path, options: argparse.Namespace) -> dict[str, 
     if options.downstream:
         found["downstream"] = downstream(out, factory, control, inputs, store, options)
     return found
-
-
-def inputs_of(run: Path) -> Inputs:
-    """What a stage of the finished run would be given."""
-    plan = open_run(run)
-    folders = {stage.name: plan.folder(stage) for stage in plan.stages}
-    return Inputs(
-        folders=folders,
-        seed=plan.recipe.settings.run.seed,
-        device="cpu",
-        precision=read_json(folders["synthesize"] / "started.json")["run"]["precision"],
-        threads=1,
-        data=None,
-        run=run,
-        recipe="",
-        profile="",
-        dataset="",
-        source="",
-        sections=plan.recipe.settings.sections,
-        command="",
-    )
 
 
 def factory_of(inputs: Inputs, **changed: Any) -> LabelFactory:

@@ -84,7 +84,7 @@ def plan_export(run: str | Path, out: str | Path | None = None) -> tuple[Plan, P
         raise UsageError(f"{plan.run} is a run of the system {system}, which exports nothing; wanted a run of {able}")
     folder = _folder("--out", out)
     if folder is not None:
-        _check_export(folder, plan)
+        plan.check_out(folder)
     return plan, folder, import_object(SYSTEMS[system].export)
 
 
@@ -173,15 +173,6 @@ def _check_same_recipe(run: Path, header: Header) -> None:
             raise UsageError(f"{error}; remove the file, every run writes it anew") from error
         if name != header.name:
             raise UsageError(f"--out {run} holds a run of the recipe {name}, not of {header.name}; choose another")
-
-
-def _check_export(out: Path, plan: Plan) -> None:
-    """What is made from a run is not mixed with what its stages made."""
-    for stage in plan.stages:
-        if out.resolve().is_relative_to(plan.folder(stage).resolve()):
-            raise UsageError(f"--out {out} lies in the folder of the stage {stage.name}; choose another")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file, wanted a folder")
 
 
 def _check_data(data: Path, run: Path) -> None:

@@ -71,7 +71,7 @@ def run_plan(plan: Plan, say: Callable[[str], None] = print) -> Path:
                     say(line)
             elif step.status != "later":
                 say(f"{name}  {'resumed' if step.status == 'resume' else 'started'}")
-                seconds = _run_step(step, _inputs(plan, step, steps, device))
+                seconds = _run_step(step, plan.inputs(device, step.needs))
                 say(f"{name}  done in {_duration(seconds)}")
     return plan.run
 
@@ -81,26 +81,6 @@ def _decided(plan: Plan, device: str) -> Plan:
     settings = plan.recipe.settings
     run = settings.run.model_copy(update={"precision": resolve_precision(plan.precision(), device)})
     return replace(plan, recipe=replace(plan.recipe, settings=settings.model_copy(update={"run": run})))
-
-
-def _inputs(plan: Plan, step: Step, steps: list[Step], device: str) -> Inputs:
-    """What one stage gets: of the other stages only those it says it needs."""
-    settings, header = plan.recipe.settings, plan.recipe.header
-    return Inputs(
-        folders={other.stage.name: other.folder for other in steps if other.stage.name in step.needs},
-        seed=settings.run.seed,
-        device=device,
-        precision=settings.run.precision,
-        threads=settings.run.threads,
-        data=plan.data,
-        run=plan.run,
-        recipe=header.name,
-        profile=plan.recipe.profile,
-        dataset=header.dataset,
-        source=header.source,
-        sections=settings.sections,
-        command=plan.command,
-    )
 
 
 def _run_step(step: Step, inputs: Inputs) -> float:
@@ -160,9 +140,8 @@ def _take_part(plan: Plan, device: str) -> None:
         settings = plan.recipe.settings
         run = settings.run.model_copy(update={"precision": precision})
         plan = replace(plan, recipe=replace(plan.recipe, settings=settings.model_copy(update={"run": run})))
-        steps = plan.steps()
-        step = next(step for step in steps if step.stage.name == name)
-        inputs = _inputs(plan, step, steps, device)
+        step = next(step for step in plan.steps() if step.stage.name == name)
+        inputs = plan.inputs(device, step.needs)
         set_threads(inputs.threads or _own_cores(step.stage))
         import_object(step.stage.function)(step.section, step.folder, inputs)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -147,21 +147,61 @@ class Plan:
         """A stage's folder."""
         return self.run / (stage.folder or f"{self.stages.index(stage) + 1:02d}-{stage.name}")
 
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Folders of all stages, by name."""
+        return {stage.name: self.folder(stage) for stage in self.stages}
+
     def finished(self, name: str) -> Path:
         """Folder of a finished stage.
 
         Raises:
             MedsegError: it is not finished.
         """
-        folder = self.folder(next(stage for stage in self.stages if stage.name == name))
+        folder = self.folders[name]
         if not (folder / "done.json").is_file():
             raise MedsegError(f"{self.run}: {name} is not finished; run the recipe's command again first")
         return folder
 
     def finished_folders(self) -> dict[str, Path]:
         """Folders of all finished stages, by name."""
-        folders = {stage.name: self.folder(stage) for stage in self.stages}
-        return {name: folder for name, folder in folders.items() if (folder / "done.json").is_file()}
+        return {name: folder for name, folder in self.folders.items() if (folder / "done.json").is_file()}
+
+    def check_out(self, out: Path) -> None:
+        """Refuse a place for what is made from a run where it would mix with what the stages made.
+
+        Raises:
+            UsageError: it lies in a stage's folder, or is a file.
+        """
+        for name, folder in self.folders.items():
+            if out.resolve().is_relative_to(folder.resolve()):
+                raise UsageError(f"--out {out} lies in the folder of the stage {name}; choose another")
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {out} is a file, wanted a folder")
+
+    def inputs(self, device: str, names: Collection[str] | None = None) -> Inputs:
+        """What a stage gets.
+
+        Args:
+            device: `cpu` or `cuda`.
+            names: stages whose folders it gets; None: all.
+        """
+        settings, header = self.recipe.settings, self.recipe.header
+        return Inputs(
+            folders={name: folder for name, folder in self.folders.items() if names is None or name in names},
+            seed=settings.run.seed,
+            device=device,
+            precision=self.precision(),
+            threads=settings.run.threads,
+            data=self.data,
+            run=self.run,
+            recipe=header.name,
+            profile=self.recipe.profile,
+            dataset=header.dataset,
+            source=header.source,
+            sections=settings.sections,
+            command=self.command,
+        )
 
     def precision(self) -> str:
         """The precision asked for; `auto` is what the run's earlier stages were made with, once there are any."""

@@ -29,7 +29,7 @@ def finished_run(run: Path, pairs: int = 4) -> Path:
     """Folders of all stages but the report."""
     plan = plan_recipe("segthor_datasetgan", out=run, profile="smoke", sets=SETS)
     write_text(run / "recipe.yaml", resolved_text(plan.recipe))
-    folders = {stage.name: plan.folder(stage) for stage in plan.stages}
+    folders = plan.folders
     _prepare(folders["prepare"])
     _networks(folders)
     interpreter = load_interpreter(folders["train_interpreter"])

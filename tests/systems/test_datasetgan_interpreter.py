@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from feature_labels import small_source, truth_of
 from torch.nn import functional
 
 from medseg_gan.errors import MedsegError
@@ -13,23 +14,17 @@ from medseg_gan.systems.datasetgan import ensemble
 from medseg_gan.systems.datasetgan.agreement import agreement
 from medseg_gan.systems.datasetgan.calibration import Calibration
 from medseg_gan.systems.datasetgan.ensemble import PRESETS, train_interpreter
-from medseg_gan.systems.datasetgan.features import FeatureExtractor, gather_pixels, upsample_maps
+from medseg_gan.systems.datasetgan.features import gather_pixels, upsample_maps
 from medseg_gan.systems.datasetgan.fit import drop_small_classes, fit_images, fit_pixels
 from medseg_gan.systems.datasetgan.interpreter import Interpreter, load_interpreter
-from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling
 from medseg_gan.systems.datasetgan.tiles import classify_maps
-from stylegan2_ada_pytorch import Generator
 
 K = 3
 
 
 @pytest.fixture(scope="module")
 def source():
-    torch.manual_seed(0)
-    G = Generator(
-        8, 0, 8, 16, 1, mapping_kwargs={"num_layers": 2}, synthesis_kwargs={"channel_base": 256, "channel_max": 16}
-    )
-    return ImageSource(FeatureExtractor(G), Sampling(seed=1, psi=1.0, block=4))
+    return small_source()
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +35,6 @@ def annotated(source):
 @pytest.fixture(scope="module")
 def labels(annotated):
     return truth_of(annotated)
-
-
-def truth_of(rendered):
-    """Labels that are a function of the features: low, middle and high pixels of one of the 8x8 channels."""
-    feature = upsample_maps(rendered.maps, 16)[:, 40]
-    return (feature > 0.0).to(torch.uint8) + (feature > 0.7).to(torch.uint8)
 
 
 def train(folder, annotated, labels, **settings):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,18 +34,12 @@ from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling, render
 from medseg_gan.training.stylegan2 import load_generator, save_generator
 from stylegan2_ada_pytorch import Generator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE, WINDOW, TABLE = 16, (-1000.0, 400.0), lookup_table("paper")
 FEW = TrainSegmenters(few_patients=2, few_slices=3, num_real=6, val_slices=3)
 PATIENTS = 6
 SLICES = 4
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

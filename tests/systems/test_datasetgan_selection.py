@@ -2,31 +2,19 @@
 
 import numpy as np
 import pytest
-import torch
+from feature_labels import small_source, truth_of
 
 from medseg_gan.atomic import read_json
 from medseg_gan.errors import MedsegError
 from medseg_gan.systems.datasetgan import selection
-from medseg_gan.systems.datasetgan.features import FeatureExtractor, upsample_maps
-from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling
 from medseg_gan.systems.datasetgan.selection import CANDIDATES, Held, choose, load_selection, select_labeller
-from stylegan2_ada_pytorch import Generator
 
 K = 3
 
 
 @pytest.fixture(scope="module")
 def source():
-    torch.manual_seed(0)
-    G = Generator(
-        8, 0, 8, 16, 1, mapping_kwargs={"num_layers": 2}, synthesis_kwargs={"channel_base": 256, "channel_max": 16}
-    )
-    return ImageSource(FeatureExtractor(G), Sampling(seed=1, psi=1.0, block=4))
-
-
-def truth_of(rendered):
-    feature = upsample_maps(rendered.maps, 16)[:, 40]
-    return (feature > 0.0).to(torch.uint8) + (feature > 0.7).to(torch.uint8)
+    return small_source()
 
 
 def select(folder, source, names, *, images=6, steps=3, **settings):

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,15 +29,9 @@ from medseg_gan.systems.layered.training import TrainedLayers, foreground_share,
 from medseg_gan.systems.layered.watchdog import Watchdog
 from medseg_gan.training.engine import read_stats
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LENGTH = 18  # iterations of `small`: 2 rounds of 6 GAN steps and 3 of F
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

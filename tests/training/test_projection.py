@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,15 +12,9 @@ from medseg_gan.training.feature_maps import DiscriminatorMaps, RandomMaps
 from medseg_gan.training.projection import ProjectionSettings, learning_rate, project, render, w_statistics
 from stylegan2_ada_pytorch import Discriminator, Generator
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUICK: dict[str, Any] = {"steps": 100, "w_samples": 500}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(channels: int = 1, c_dim: int = 0, noise: float = 0.0, size: int = 16) -> Generator:

@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,10 @@ from medseg_gan.training import stylegan2_step
 from medseg_gan.training.engine import read_stats
 from medseg_gan.training.stylegan2 import train_stylegan2
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS, KILLS = 40, 10
 EVERY: dict[str, Any] = {"snapshot_kimg": 0.012, "log_kimg": 0.012, "sample_kimg": 1.0}  # every third step
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def train(folder: Path, die_in: int | None = None, kill: Any = None) -> None:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +21,8 @@ from medseg_gan.training.engine import read_stats
 from medseg_gan.training.stylegan2 import images_per_second, load_generator, train_stylegan2
 from medseg_gan.training.stylegan2_step import StyleGAN2Settings, StyleGAN2Step
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL: dict[str, Any] = {
     "total_kimg": 0.072,
     "batch_size": 4,
@@ -35,14 +36,6 @@ SMALL: dict[str, Any] = {
     "ada_pipe": "medical",
 }
 EVERY: dict[str, Any] = {"snapshot_kimg": 0.02, "sample_kimg": 0.04, "log_kimg": 0.012}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def blobs(count: int = 12, size: int = 16) -> Tensor:

@@ -66,7 +66,7 @@ def annotate_on_page(
     Raises:
         MedsegError: the run does not wait for a person, the port is taken, or gradio is missing.
     """
-    stage = _stage_folder(plan, "annotate")
+    stage = plan.folders["annotate"]
     person, command = stage / "person", next_command(plan)
     if not (person / "manifest.json").is_file():
         raise _not_waiting(plan, stage, command)
@@ -100,13 +100,13 @@ def build_guide(plan: Plan, device: str = "auto", quick: Quick | None = None) ->
     settings = plan.recipe.settings
     assert isinstance(settings, DatasetGanRecipe)
     table = lookup_table(settings.prepare.labels)
-    folder = _stage_folder(plan, "annotate") / "person"
+    folder = plan.folders["annotate"] / "person"
     work = AnnotationWork(folder, table)
     spacing = read_manifest(folder)["spacing"]
     rules: dict[str, Rule] = {}
     if set(LUNGS) <= set(table.classes):
         rules[LUNG_RULE] = lung_rule(table, math.sqrt(spacing[0] * spacing[1]))
-    generator = _stage_folder(plan, "train_gan") / "G_ema.pt"
+    generator = plan.folders["train_gan"] / "G_ema.pt"
     train = None
     if generator.is_file():
         sampling = Sampling(
@@ -212,7 +212,7 @@ def next_command(plan: Plan) -> str:
     made = made if isinstance(made, dict) else {}
     shipped = header.name in {other.name for other in list_recipes()}
     words = ["medseg-gan", "recipe", header.name if shipped else f"{header.name}.yaml", "--out", str(run)]
-    started = _stage_folder(plan, "prepare") / "started.json"
+    started = plan.folders["prepare"] / "started.json"
     data = read_json(started).get("data") if started.is_file() else None
     words += ["--data", "DATA"] if isinstance(data, dict) and data.get("kind") == "folder" else []
     words += ["--profile", str(made["profile"])] if made.get("profile") else []
@@ -230,10 +230,6 @@ def _not_waiting(plan: Plan, stage: Path, command: str) -> MedsegError:
         return MedsegError(f"{plan.run} was annotated by {read_json(stage / 'annotator.json')['who']}; {by_person}")
     if annotation.annotator not in ("auto", "person"):
         return MedsegError(f"{plan.run} is annotated by annotate.annotator={annotation.annotator}; {by_person}")
-    if not (_stage_folder(plan, "train_gan") / "done.json").is_file():
+    if not (plan.folders["train_gan"] / "done.json").is_file():
         return MedsegError(f"{plan.run} has no finished GAN yet, and so no images to paint; go on with {command}")
     return MedsegError(f"{plan.run} has exported no images yet; {command} makes them (it ends with exit code 3)")
-
-
-def _stage_folder(plan: Plan, name: str) -> Path:
-    return plan.folder(next(stage for stage in plan.stages if stage.name == name))

@@ -26,7 +26,7 @@ from medseg_gan.systems.datasetgan.rows import (
     Cost,
     Draw,
     TrainingSet,
-    draw_real_slices,
+    draw_of,
     pseudo_store,
     title,
     training_set,
@@ -95,16 +95,7 @@ def seeds_of(row: str, config: TrainSegmenters) -> int:
 def draws_of(config: TrainSegmenters, store: SliceStore, inputs: Inputs) -> list[Draw]:
     """The real slices of every segmenter seed; where some were inverted, their patients are the few of every seed."""
     draws = [
-        draw_real_slices(
-            store,
-            seed=inputs.seed,
-            draw=seed,
-            num_real=config.num_real,
-            few_patients=config.few_patients,
-            few_slices=config.few_slices,
-            val_slices=config.val_slices,
-        )
-        for seed in range(max(config.deciding_seeds, config.other_seeds))
+        draw_of(config, store, inputs.seed, seed) for seed in range(max(config.deciding_seeds, config.other_seeds))
     ]
     inverted = inverted_slices(inputs.folders["annotate"])
     if inverted is None:

@@ -24,7 +24,7 @@ from medseg_gan.stages import Plan
 from medseg_gan.systems.datasetgan.export_card import CardSource, data_card, factory_card, segmenter_card
 from medseg_gan.systems.datasetgan.factory_bundle import write_factory_bundle
 from medseg_gan.systems.datasetgan.recipe import DatasetGanRecipe
-from medseg_gan.systems.datasetgan.rows import draw_real_slices
+from medseg_gan.systems.datasetgan.rows import draw_of
 from medseg_gan.training.segmenter import load_segmenter, read_training
 from medseg_gan.training.stylegan2 import load_generator
 
@@ -154,15 +154,7 @@ def _selections(run: _Run, what: str, num: int | None) -> tuple[list[Selection],
 def _few(run: _Run, store: SliceStore) -> np.ndarray:
     """The real slices of the row `hybrid`, first seed."""
     config = run.settings.train_segmenters
-    return draw_real_slices(
-        store,
-        seed=run.settings.run.seed,
-        draw=0,
-        num_real=config.num_real,
-        few_patients=config.few_patients,
-        few_slices=config.few_slices,
-        val_slices=config.val_slices,
-    ).few
+    return draw_of(config, store, run.settings.run.seed).few
 
 
 def _export_segmenter(run: _Run, to: str, out: Path | None, row: str, network: str) -> Path:

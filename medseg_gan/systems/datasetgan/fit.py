@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -106,18 +106,14 @@ def fit_images(
     Raises:
         MedsegError: the loss is not finite.
     """
-    weights = class_weights(class_counts(labels, classifier.num_classes))
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=lr, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
-    classifier.train()
-    for step, rows in enumerate(_batches(len(labels), batch, steps, seed)):
-        rows = rows.to(labels.device)
+
+    def answer(step: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        first = classifier.first
         with autocast(labels.device.type, precision):
-            first = classifier.first
             hidden = project_maps([part[rows] for part in maps], first.weight, first.bias, labels.shape[-1])
-            logits = classifier.classify(hidden)
-        _update(optimizer, weighted_ce_dice(logits.float(), labels[rows].long(), weights), step)
-        schedule.step()
+            return classifier.classify(hidden), labels[rows]
+
+    _fit_whole(classifier, labels, answer, seed=seed, lr=lr, steps=steps, batch=batch)
 
 
 def fit_joint(
@@ -150,22 +146,38 @@ def fit_joint(
     Raises:
         MedsegError: the loss is not finite.
     """
+
+    def answer(step: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        seed_step(*seed, "augment", step)
+        theta, first = draw_affine(len(rows), labels.device), network.first
+        with autocast(labels.device.type, precision):
+            hidden = project_maps([part[rows] for part in maps], first.weight, first.bias, labels.shape[-1])
+            hidden = warp(hidden.float(), theta, padding_mode="border")
+            image = vary_intensity(warp(images[rows] - AIR, theta) + AIR)
+            logits = network.segment(image, hidden)
+        return logits, warp(labels[rows][:, None].float(), theta, mode="nearest")[:, 0]
+
+    _fit_whole(network, labels, answer, seed=seed, lr=lr, steps=steps, batch=batch)
+
+
+def _fit_whole(
+    network: PixelClassifier | JointSegmenter,
+    labels: Tensor,
+    answer: Callable[[int, Tensor], tuple[Tensor, Tensor]],
+    *,
+    seed: tuple[int | str, ...],
+    lr: float,
+    steps: int,
+    batch: int,
+) -> None:
+    """Train on whole images; `answer` gives logits and labels of a step's images, whose numbers it is told."""
     weights = class_weights(class_counts(labels, network.num_classes))
     optimizer = torch.optim.AdamW(network.parameters(), lr=lr, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
     network.train()
     for step, rows in enumerate(_batches(len(labels), batch, steps, seed)):
-        seed_step(*seed, "augment", step)
-        rows = rows.to(labels.device)
-        theta = draw_affine(len(rows), labels.device)
-        with autocast(labels.device.type, precision):
-            first = network.first
-            hidden = project_maps([part[rows] for part in maps], first.weight, first.bias, labels.shape[-1])
-            hidden = warp(hidden.float(), theta, padding_mode="border")
-            image = vary_intensity(warp(images[rows] - AIR, theta) + AIR)
-            logits = network.segment(image, hidden)
-        target = warp(labels[rows][:, None].float(), theta, mode="nearest")[:, 0].long()
-        _update(optimizer, weighted_ce_dice(logits.float(), target, weights), step)
+        logits, target = answer(step, rows.to(labels.device))
+        _update(optimizer, weighted_ce_dice(logits.float(), target.long(), weights), step)
         schedule.step()
 
 

@@ -20,7 +20,7 @@ from medseg_gan.losses.projection import feature_distance, pyramid_distance
 from medseg_gan.seeding import mix_seed
 from medseg_gan.stages import Inputs
 from medseg_gan.systems.datasetgan.recipe import Annotate, Inversion, Prepare, TrainSegmenters
-from medseg_gan.systems.datasetgan.rows import draw_real_slices
+from medseg_gan.systems.datasetgan.rows import draw_of
 from medseg_gan.systems.datasetgan.sampling import ImageSource, Rendered, save_latents
 from medseg_gan.training.feature_maps import RandomMaps
 from medseg_gan.training.grid import image_grid
@@ -44,15 +44,7 @@ def draw_few(config: TrainSegmenters, store: SliceStore, seed: int) -> np.ndarra
     Raises:
         MedsegError: the labelled pool has too few patients.
     """
-    return draw_real_slices(
-        store,
-        seed=seed,
-        draw=0,
-        num_real=config.num_real,
-        few_patients=config.few_patients,
-        few_slices=config.few_slices,
-        val_slices=config.val_slices,
-    ).few
+    return draw_of(config, store, seed).few
 
 
 def choose_slices(config: Annotate, training: TrainSegmenters, store: SliceStore, seed: int) -> np.ndarray:

@@ -256,12 +256,7 @@ def _check(num: int, to: str, start: int, workers: int, shard: int) -> None:
 
 def _folder(plan: Plan, out: Path) -> Path:
     """A folder that is new, empty, or holds such pairs, and is no stage's."""
-    place = out.resolve()
-    for stage in plan.stages:
-        if place.is_relative_to(plan.folder(stage).resolve()):
-            raise UsageError(f"--out {out} lies in the folder of the stage {stage.name}; choose another")
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file, wanted a folder")
+    plan.check_out(out)
     if out.is_dir() and any(out.iterdir()) and not (out / SETTINGS).is_file():
         raise UsageError(f"--out {out} holds something else; choose another folder")
     return out

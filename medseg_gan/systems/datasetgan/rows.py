@@ -11,7 +11,7 @@ from medseg_gan.data.records import DOMINANT_SHARE
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError
 from medseg_gan.seeding import numpy_rng
-from medseg_gan.systems.datasetgan.recipe import TEACHERS
+from medseg_gan.systems.datasetgan.recipe import TEACHERS, TrainSegmenters
 
 WAYS = ("finetuned", "factory_pseudo", "all_together")
 """Other ways to use the factory than the hybrid: each has to beat the same rivals."""
@@ -163,6 +163,19 @@ def draw_real_slices(
         real=spread_slices(store, others, "labelled", num_real),
         few=few_all,
         spread=spread_slices(store, shuffled, "labelled", len(few_all)),
+    )
+
+
+def draw_of(config: TrainSegmenters, store: SliceStore, seed: int, draw: int = 0) -> Draw:
+    """The real slices of one segmenter seed, by a recipe's settings; see `draw_real_slices`."""
+    return draw_real_slices(
+        store,
+        seed=seed,
+        draw=draw,
+        num_real=config.num_real,
+        few_patients=config.few_patients,
+        few_slices=config.few_slices,
+        val_slices=config.val_slices,
     )
 
 

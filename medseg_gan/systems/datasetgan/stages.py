@@ -168,13 +168,16 @@ def annotate(config: Annotate, folder: Path, inputs: Inputs) -> None:
     def images_of(indices: range) -> Tensor:
         return source.render(indices).images.cpu()
 
+    def keep_held_out(annotator: Annotator) -> None:
+        further = reserved("held_out", config.held_out * config.max_tries)
+        found = collect_accepted(images_of, annotator, further, config.held_out)
+        _keep(folder / "held_out", found, source, store, spacing)
+
     if kind == "inversion":
         who = invert_labelled_slices(config, folder, source, store, inputs)
         if judge := judge_kind(inputs):
             annotator, who["judge"] = build_annotator(judge, config, folder, store, spacing, inputs)
-            further = reserved("held_out", config.held_out * config.max_tries)
-            judged = collect_accepted(images_of, annotator, further, config.held_out)
-            _keep(folder / "held_out", judged, source, store, spacing)
+            keep_held_out(annotator)
         write_json(folder / "annotator.json", who)
         return
     candidates = reserved("annotate", config.num_images * config.max_tries)
@@ -190,17 +193,13 @@ def annotate(config: Annotate, folder: Path, inputs: Inputs) -> None:
             next_command=inputs.command,
             earlier=earlier_annotations(inputs.run, folder.name),
         )
-        held_out = None
         who = {"kind": kind, "who": f"{config.num_images} generated slices painted by hand"}
         who |= {"real_slices": 0, "real_patients": 0, ANSWERS: answers_sha256(folder / "person")}
     else:
         annotator, who = build_annotator(kind, config, folder, store, spacing, inputs)
         found = collect_accepted(images_of, annotator, candidates, config.num_images)
-        further = reserved("held_out", config.held_out * config.max_tries)
-        held_out = collect_accepted(images_of, annotator, further, config.held_out)
+        keep_held_out(annotator)
     _keep(folder / "annotated", found, source, store, spacing)
-    if held_out is not None:
-        _keep(folder / "held_out", held_out, source, store, spacing)
     write_json(folder / "annotator.json", {**who, "sampled": found.sampled, "rejected": dict(found.rejected)})
 
 
@@ -218,7 +217,7 @@ def annotator_kind(config: Annotate, inputs: Inputs) -> str:
     """
     preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
     if config.annotator == "auto":
-        return "lungs" if preparation.labels == "lungs" else "segmenter" if inputs.data is None else "person"
+        return judge_kind(inputs) or "person"
     if config.annotator == "segmenter" and inputs.data is not None:
         raise MedsegError(
             "annotate.annotator=segmenter needs a cohort of its own, which only the phantom has; use person or lungs"
