@@ -82,9 +82,12 @@ def test_maps_held_in_half_are_the_same_rounded(tmp_path, monkeypatch):
     assert torch.equal(half.images, rendered.images)
     assert all(torch.equal(one, other.half()) for one, other in zip(half.maps, rendered.maps, strict=True))
     held = sum(part.numel() * part.element_size() for part in rendered.maps)
-    for limit, dtype in ((held, torch.float32), (held - 1, torch.float16)):
+    monkeypatch.setattr(sampling, "SMALL_MAP", 8)
+    for limit, large in ((held, torch.float32), (held - 1, torch.float16)):
         monkeypatch.setattr(sampling, "LARGE_MAPS", limit)
-        assert {part.dtype for part in source.render(np.array([7, 1, 12]), "auto").maps} == {dtype}
+        auto = source.render(np.array([7, 1, 12]), "auto").maps
+        assert [part.dtype for part in auto] == [large if part.shape[-1] > 8 else torch.float32 for part in auto]
+        assert {part.shape[-1] > 8 for part in auto} == {True, False}
 
 
 def test_features_too_large_for_half_are_refused():

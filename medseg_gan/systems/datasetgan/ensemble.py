@@ -111,6 +111,7 @@ class ClassifierTraining:
             early_stop=self.early_stop,
             class_balanced=self.class_balanced,
             shared_batches=self.shared_batches,
+            precision=self.precision,
             on_done=lambda number: on_done(number, classifiers[number]),
             unfinished=unfinished,
         )
@@ -200,7 +201,7 @@ def train_interpreter(
         image_members: U-Nets on the augmented images alone, or joint networks.
         image_width: channels of their first level.
         workers: members trained at a time, in processes of one thread and one copy of the features each; 1 on a GPU.
-        precision: of `whole_image` and of the image and joint networks.
+        precision: `fp32` or `bf16`, of all members.
         calibration: of the labeller's probabilities, kept with it.
 
     Raises:

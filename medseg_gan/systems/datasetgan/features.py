@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -116,16 +117,20 @@ class FeatureExtractor:
             for hook in hooks:
                 hook.remove()
 
-    def empty_maps(
-        self, count: int, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-    ) -> list[Tensor]:
-        """Unwritten maps `(count, C, r, r)` of all layers, equal sizes merged as by `merge_maps`."""
+    def empty_maps(self, count: int, device: str | torch.device = "cpu", half_above: float = math.inf) -> list[Tensor]:
+        """Unwritten maps `(count, C, r, r)` of all layers, equal sizes merged as by `merge_maps`.
+
+        Args:
+            count: images.
+            device: of the maps.
+            half_above: maps of more than this size are float16, the others float32.
+        """
         sizes = dict.fromkeys(size for _, size in self.shapes)
         return [
             torch.empty(
                 (count, sum(channels for channels, other in self.shapes if other == size), size, size),
                 device=device,
-                dtype=dtype,
+                dtype=torch.float16 if size > half_above else torch.float32,
                 memory_format=torch.channels_last,
             )
             for size in sizes

@@ -35,6 +35,7 @@ def fit_pixels(
     batch: int = 64,
     early_stop: bool = True,
     class_balanced: bool = False,
+    precision: str = "fp32",
 ) -> int:
     """Train one classifier on single pixels of all images, each once an epoch (DatasetGAN; Adam, cross-entropy).
 
@@ -51,6 +52,7 @@ def fit_pixels(
         batch: pixels a step.
         early_stop: see `PATIENCE`.
         class_balanced: see `PixelOrder`.
+        precision: of the classifier.
 
     Returns:
         Steps taken.
@@ -68,7 +70,10 @@ def fit_pixels(
         for pixels in order.labelled[order.epoch(seed, epoch).long().to(labels.device)].split(batch):
             if len(pixels) < 2:
                 continue  # batch norm has no variance of one pixel
-            loss = functional.cross_entropy(classifier(gather_pixels(maps, pixels, resolution)), truth[pixels])
+            rows = gather_pixels(maps, pixels, resolution)
+            with autocast(labels.device.type, precision):
+                logits = classifier(rows)
+            loss = functional.cross_entropy(logits.float(), truth[pixels])
             value = _update(optimizer, loss, step)
             step += 1
             if early_stop and epoch >= FIRST_STOPPING_EPOCH:

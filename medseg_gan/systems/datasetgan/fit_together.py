@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medseg_gan.checkpoint import load_checkpoint, save_checkpoint
+from medseg_gan.device import autocast
 from medseg_gan.networks.classifier_stack import ClassifierStack
 from medseg_gan.networks.interpreter import PixelClassifier
 from medseg_gan.systems.datasetgan.features import gather_pixels
@@ -41,6 +42,7 @@ def fit_pixels_together(
     early_stop: bool = True,
     class_balanced: bool = False,
     shared_batches: bool = False,
+    precision: str = "fp32",
     on_done: Callable[[int], None] = lambda number: None,
     unfinished: Path | None = None,
     save_seconds: float = SAVE_SECONDS,
@@ -62,6 +64,7 @@ def fit_pixels_together(
         early_stop: see `PATIENCE`.
         class_balanced: see `PixelOrder`.
         shared_batches: all members see the same pixels, gathered once: cheaper, and members that differ less.
+        precision: of the classifiers; `bf16` halves the time of a step where a processor multiplies in it.
         on_done: called with the number of each member that has ended, once its classifier holds what it learnt.
         unfinished: file for the state of an interrupted training, from which the same call goes on.
         save_seconds: between its updates.
@@ -73,7 +76,7 @@ def fit_pixels_together(
         MedsegError: the loss is not finite.
     """
     keep_freed_memory()  # the stacked gradients would be mapped anew each step: a third of the time at 256 x 256
-    training = _Training(classifiers, lr)
+    training = _Training(classifiers, lr, precision)
     if unfinished is not None and unfinished.exists():
         training.resume(unfinished)
     order, truth, resolution = PixelOrder(labels, class_balanced), labels.flatten().long(), labels.shape[-1]
@@ -117,8 +120,8 @@ def fit_pixels_together(
 class _Training:
     """The members that still learn, their optimiser and where they stand."""
 
-    def __init__(self, classifiers: Mapping[int, PixelClassifier], lr: float) -> None:
-        self.classifiers, self.lr = classifiers, lr
+    def __init__(self, classifiers: Mapping[int, PixelClassifier], lr: float, precision: str) -> None:
+        self.classifiers, self.lr, self.precision = classifiers, lr, precision
         self.numbers = sorted(classifiers)
         self.epoch = self.start = self.step = 0  # `start` counts the pixels of the epoch that were seen
         self.best, self.failures = [float("inf")] * len(self.numbers), [0] * len(self.numbers)
@@ -128,7 +131,8 @@ class _Training:
 
     def learn(self, rows: Tensor, target: Tensor) -> None:
         """One step of all members on rows `(M, B, D)` or `(B, D)`, classes `(M, B)` or `(1, B)`."""
-        logits = self.stack(rows)  # (M, B, K)
+        with autocast(rows.device.type, self.precision):
+            logits = self.stack(rows).float()  # (M, B, K)
         target = target.expand(len(self.numbers), -1)
         losses = functional.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)  # (M,)
         self.optimizer.zero_grad(set_to_none=True)

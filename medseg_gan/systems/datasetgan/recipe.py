@@ -264,7 +264,7 @@ class TrainInterpreter(Section):
     feature_storage: Literal["auto", "fp32", "fp16"] = Field(
         "auto",
         description="how the annotated images' maps are held; fp16 rounds to one part in 2048 in half the memory; "
-        "auto: fp16 where fp32 would take more than 1 GB (30 images at 256 x 256 take 1.9)",
+        "auto: fp16 for maps above 32 x 32 where fp32 would take more than 1 GB (30 images at 256 x 256 take 1.9)",
         json_schema_extra={"fingerprint": "unless default"},
     )
     labeller: Literal["features", "image", "average", "joint", "auto"] = Field(

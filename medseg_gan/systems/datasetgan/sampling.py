@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +35,11 @@ STORAGES = ("auto", "fp32", "fp16")
 """How feature maps may be held."""
 
 LARGE_MAPS = 10**9
-"""Bytes of float32 maps from which on `auto` holds them in half."""
+"""Bytes of float32 maps from which on `auto` holds large ones in half."""
+
+SMALL_MAP = 32
+"""Up to this size `auto` leaves a map in float32: these have most of the channels and few of the bytes, and a pixel's
+vector is read from float32 in one pass."""
 
 HALF_MAX = 65504.0
 """Largest number of fp16."""
@@ -149,7 +154,7 @@ class ImageSource:
         Args:
             indices: of the samples.
             storage: of the maps, one of `STORAGES`. In `fp16` they take half the memory, each value rounded by at most
-                one part in 2048; `auto` is `fp16` where they would take more than `LARGE_MAPS` in `fp32`.
+                one part in 2048; `auto` is that for maps above `SMALL_MAP` if `fp32` would take more than `LARGE_MAPS`.
 
         Raises:
             MedsegError: no index was given, or features are too large for fp16.
@@ -178,8 +183,8 @@ class _Filling:
         G = extractor.G
         self.extractor = extractor
         whole_bytes = 4 * count * sum(channels * size**2 for channels, size in extractor.shapes)
-        half = storage == "fp16" or (storage == "auto" and whole_bytes > LARGE_MAPS)
-        self.maps = extractor.empty_maps(count, device, torch.float16 if half else torch.float32)
+        half_above = {"fp16": 0, "fp32": math.inf, "auto": SMALL_MAP if whole_bytes > LARGE_MAPS else math.inf}[storage]
+        self.maps = extractor.empty_maps(count, device, half_above)
         self.ws = torch.empty(count, G.num_ws, G.w_dim, device=device)
         self.images = torch.empty(count, G.img_channels, G.img_resolution, G.img_resolution, device=device)
 
@@ -189,13 +194,14 @@ class _Filling:
 
         def keep(part: Tensor) -> None:
             whole, first = next(spaces)
-            if whole.dtype == torch.float16 and (largest := float(part.abs().max())) > HALF_MAX:
-                raise MedsegError(
-                    f"the generator's features reach {largest:.3g}, more than fp16 holds; "
-                    "use train_interpreter.feature_storage=fp32"
-                )
-            for row, position in zip(rows, at, strict=True):
-                whole[position, first : first + part.shape[1]] = part[row]
+            for row, position in zip(rows, at, strict=True):  # one by one: what a whole map's magnitudes would take
+                image = part[row]
+                if whole.dtype == torch.float16 and (largest := float(image.abs().max())) > HALF_MAX:
+                    raise MedsegError(
+                        f"the generator's features reach {largest:.3g}, more than fp16 holds; "
+                        "use train_interpreter.feature_storage=fp32"
+                    )
+                whole[position, first : first + len(image)] = image
 
         images = self.extractor.read(ws, keep).clamp(-1, 1)
         self.images[list(at)], self.ws[list(at)] = images[list(rows)], ws[list(rows)]
