@@ -34,7 +34,7 @@ def test_a_named_labeller_costs_no_cross_validation(tmp_path, asked):
 def test_auto_tries_the_candidates_in_their_order_and_calibrates(tmp_path, asked):
     choose(tmp_path, labeller="auto", candidates=("joint", "image"), steps=50, fold_steps=20, members=10)
     ((candidates, how),) = asked
-    assert list(candidates) == ["joint", "image"] and how["calibrate"] == "temperature"
+    assert list(candidates) == ["joint", "image"] and how["calibrate"] == "per_class"
     assert how["settings"]["steps"] == 20 and how["settings"]["max_steps"] == 200 and how["settings"]["members"] == 2
 
 

@@ -45,7 +45,7 @@ def choose_labeller(
     """
     calibrate = config.calibration
     if calibrate == "auto":
-        calibrate = "temperature" if config.labeller == "auto" else "none"
+        calibrate = "per_class" if config.labeller == "auto" else "none"
     if config.labeller != "auto" and calibrate == "none":
         return None
     if (found := load_selection(folder)) is not None:

@@ -317,7 +317,7 @@ class TrainInterpreter(Section):
     calibration: Literal["auto", "none", "temperature", "per_class"] = Field(
         "auto",
         description="of probabilities, on out-of-fold answers: one temperature, or a scale and bias for each class; "
-        "auto is temperature where the labeller is auto, which has those answers anyway, and none elsewhere",
+        "auto is per_class where the labeller is auto, which has those answers anyway, and none elsewhere",
         json_schema_extra={"fingerprint": "unless default"},
     )
     workers: int = Field(
@@ -497,7 +497,12 @@ _STAGES = "medseg_gan.systems.datasetgan.stages"
 _COMPARISON = "medseg_gan.systems.datasetgan.comparison"
 
 STAGES = (
-    Stage("prepare", f"{_STAGES}:prepare", expected=lambda r: f"slices of {r.prepare.size} x {r.prepare.size} pixels"),
+    Stage(
+        "prepare",
+        f"{_STAGES}:prepare",
+        expected=lambda r: f"slices of {r.prepare.size} x {r.prepare.size} pixels",
+        free=("phantom",),
+    ),
     Stage(
         "train_gan",
         f"{_STAGES}:train_gan",
@@ -516,6 +521,7 @@ STAGES = (
             else f"{r.annotate.num_images} generated slices with masks by {_annotators(r)}"
         ),
         notice="medseg_gan.systems.datasetgan.repainting:repainted",
+        free=("person",),
     ),
     Stage(
         "train_interpreter",
