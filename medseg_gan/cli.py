@@ -17,7 +17,7 @@ from medseg_gan.errors import MedsegError, WaitingForPerson
 from medseg_gan.mistakes import show_value
 from medseg_gan.plan import plan_recipe
 from medseg_gan.recipe import list_recipes, recipe_folder
-from medseg_gan.stages import Plan, Step, notice
+from medseg_gan.stages import Plan, Step, notice, slow_default
 
 _WordedByTyper: Any = typer.BadParameter.__mro__[2]  # typer brings its own click or takes the installed one
 
@@ -378,6 +378,8 @@ def _show_plan(plan: Plan) -> None:
     typer.echo(f"{recipe.header.name}: {recipe.header.source}")
     typer.echo(f"profile {recipe.profile}, data {plan.data or 'built-in phantom'}, device {plan.device}")
     typer.echo(f"run folder {plan.run}, seed {run.seed}, precision {plan.precision()}, threads {run.threads or 'all'}")
+    if line := slow_default(plan, steps, plan.device):
+        typer.echo(line)
     for number, step in enumerate(steps, start=1):
         typer.echo(f"\n{number}. {step.stage.name}: {_STATUS[step.status]}, {step.folder}")
         settings = ", ".join(_settings(step.section))

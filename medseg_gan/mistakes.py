@@ -47,10 +47,11 @@ def setting_mistakes(
         if detail["type"] == "too_short" and any(inside[: len(path)] == path for inside in found):
             continue  # items that are wrong, and told, are not counted
         found.setdefault(path, (owner, []))[1].append(dict(detail))
-    return [
-        f"{_origin(path, origins, file)}: {_sentence(path, owner, details, model)}"
-        for path, (owner, details) in found.items()
-    ]
+    lines = []
+    for path, (owner, details) in found.items():
+        sentence = _sentence(path, owner, details, model)
+        lines.append(f"{_origin(path, origins, file, tree, sentence)}: {sentence}")
+    return lines
 
 
 def show_path(path: Path) -> str:
@@ -100,13 +101,40 @@ def _unknown(path: Path, owner: type[BaseModel], model: type[BaseModel]) -> str:
     return f"{name} is not a {kind}{hint}"
 
 
-def _origin(path: Path, origins: Mapping[Path, str], file: str) -> str:
-    """Where the value was written; a rule about a whole section also names the `--set`s inside it."""
-    for length in range(len(path), 0, -1):
-        if path[:length] in origins:
-            return origins[path[:length]]
-    sets = [text for place, text in origins.items() if place[: len(path)] == path and text.startswith("--set")]
-    return f"{file} with {', '.join(dict.fromkeys(sets))}" if sets else file
+def _origin(path: Path, origins: Mapping[Path, str], file: str, tree: Any, sentence: str) -> str:
+    """Where the value was written.
+
+    A rule over several settings names the `--set`s among them, which the user can change at once, and beside them the
+    profile where a setting that the sentence names is the profile's, else the file.
+    """
+    above = _writer(path, origins, file)
+    inside = [text for place, text in origins.items() if len(place) > len(path) and place[: len(path)] == path]
+    sets = list(dict.fromkeys(text for text in (above, *inside) if _given(text)))
+    words = re.findall(r"\w+", sentence)
+    named = [_writer(place, origins, file) for place in _places(path, tree) if place[-1] in words]
+    other = next((text for text in named if text != file and not _given(text)), above)
+    return ", ".join(sets) if _given(other) else f"{other} with {', '.join(sets)}" if sets else other
+
+
+def _given(origin: str) -> bool:
+    """Whether a value was written on the command line."""
+    return origin.startswith("--set")
+
+
+def _writer(path: Path, origins: Mapping[Path, str], file: str) -> str:
+    """Who wrote a value: whoever wrote the nearest place it lies in."""
+    return next((origins[path[:length]] for length in range(len(path), 0, -1) if path[:length] in origins), file)
+
+
+def _places(path: Path, tree: Any) -> list[Path]:
+    """Every written setting below a place, sections included."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return [
+        (*path, key, *below)
+        for key, value in (tree.items() if isinstance(tree, dict) else ())
+        for below in [(), *_places((), value)]
+    ]
 
 
 def _locate(model: type[BaseModel], tree: Any, loc: Path) -> tuple[Path, type[BaseModel] | None]:

@@ -39,8 +39,8 @@ def plan_recipe(
         UsageError: every mistake in the recipe and its overrides, or a folder or stage that does not exist.
     """
     header = read_header(name)
-    profile = _default_profile(header, data) if profile is None else profile
-    recipe = load_recipe(name, _recipe_classes(), profile, sets)
+    chosen = _default_profile(header, data) if profile is None else profile
+    recipe = load_recipe(name, _recipe_classes(), chosen, sets)
     run = _folder("--out", out) or Path("runs") / f"{header.name}-{recipe.profile}"
     _check_same_recipe(run, header)
     folder = _folder("--data", data)
@@ -55,6 +55,7 @@ def plan_recipe(
         device=device,
         until=until,
         rerun=rerun,
+        profile_named=profile is not None or chosen is None,
     )
 
 

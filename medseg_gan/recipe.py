@@ -94,6 +94,12 @@ class Header:
     profiles: tuple[str, ...]
     file: Path
 
+    @property
+    def expected(self) -> dict[str, str]:
+        """Hours and machine of each profile that `hours` names, such as `demo 0.25 on 2 CPU cores; paper 99`."""
+        words = (part.strip().partition(" ") for part in self.hours.split(";"))
+        return {profile: hours for profile, _, hours in words if hours}
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -25,7 +25,7 @@ from medseg_gan.atomic import is_full_disk, read_json, write_json, write_text
 from medseg_gan.device import processor_name, resolve_device, resolve_precision, set_threads
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson
 from medseg_gan.recipe import import_object, resolved_text
-from medseg_gan.stages import Inputs, Plan, Stage, Step, finished_files, notice
+from medseg_gan.stages import Inputs, Plan, Stage, Step, finished_files, finished_files_below, notice, slow_default
 
 _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy")
 
@@ -55,6 +55,8 @@ def run_plan(plan: Plan, say: Callable[[str], None] = print) -> Path:
         for step in steps:
             if step.status == "refuse":
                 raise step.refusal
+        if line := slow_default(plan, steps, device):
+            say(line)
         if plan.rerun:
             _set_aside(plan, steps)
         write_text(plan.run / "recipe.yaml", resolved_text(plan.recipe, device=device, medseg_gan=__version__))
@@ -114,6 +116,7 @@ def _run_step(step: Step, inputs: Inputs) -> float:
         **({"processes": processes.launched()} if step.stage.together else {}),
         **provenance(),
         "files": finished_files(step.folder),
+        "files_below": finished_files_below(step.folder, step.stage.free),
     }
     if inputs.device == "cuda":
         done["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)

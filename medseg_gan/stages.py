@@ -21,6 +21,8 @@ from medseg_gan.walk import walk_folder
 
 Status = Literal["kept", "resume", "new", "refuse", "rerun", "later"]
 MARKS = ("started.json", "done.json")
+LOOKED_AT = ("tensorboard", "samples")
+"""Subfolders of trainings that only people look at: what is lost there is no reason to train again."""
 Record = dict[str, Any]
 """What a stage is made with (`started.json`): its settings, the run's, its upstream's and the data's fingerprints."""
 
@@ -38,6 +40,8 @@ class Stage:
         together: All processes of torchrun run it; of a system one stage at most. The others the first runs alone.
         notice: `"module:function"`, called with the folder of the finished stage; returns a line to say where the stage
             is kept, such as that its input changed since, or None.
+        free: Names of subfolders, at any depth, that may change or go once it is finished: where a person paints, or
+            what nobody reads any more.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Stage:
     needs: tuple[str, ...] | None = None
     together: bool = False
     notice: str | None = None
+    free: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,15 +95,18 @@ class Step:
     differences: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     """Files that the stage had when it was finished."""
+    resized: tuple[str, ...] = ()
+    """Files of its subfolders that had another size then."""
 
     @property
     def refusal(self) -> MedsegError:
         """What a user is told where the settings changed or files are gone."""
-        if self.missing:
-            more = f" and {len(self.missing) - 1} more files are" if len(self.missing) > 1 else " is"
+        if names := self.missing or self.resized:
+            few, many = ("is", "are") if self.missing else ("has", "have")
+            verb = f" and {len(names) - 1} more files {many}" if len(names) > 1 else f" {few}"
+            what = "missing" if self.missing else "changed in size"
             return MedsegError(
-                f"{self.folder} is finished but {self.missing[0]}{more} missing; "
-                f"make it anew with --rerun {self.stage.name}"
+                f"{self.folder} is finished but {names[0]}{verb} {what}; make it anew with --rerun {self.stage.name}"
             )
         changed = ", ".join(self.differences) or "unknown"
         return MedsegError(
@@ -120,6 +128,8 @@ class Plan:
     device: str = "auto"
     until: str | None = None
     rerun: str | None = None
+    profile_named: bool = True
+    """Whether the user chose the profile."""
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -236,13 +246,13 @@ class Plan:
             record["fingerprint"] = fingerprints[stage.name] = hashlib.sha256(text.encode()).hexdigest()
             folder = self.folder(stage)
             status, differences = _compare(folder, record)
-            missing = _missing_files(folder) if status == "kept" else ()
-            status = "refuse" if missing else status
+            missing, resized = _damaged_files(folder) if status == "kept" else ((), ())
+            status = "refuse" if missing or resized else status
             if number >= first_rerun:
                 status = "rerun" if folder.exists() else "new"
             if number > last:
                 status = "later"
-            steps.append(Step(stage, section, folder, needs, record, status, differences, missing))
+            steps.append(Step(stage, section, folder, needs, record, status, differences, missing, resized))
         return steps
 
 
@@ -301,17 +311,61 @@ def notice(step: Step) -> str | None:
     return import_object(step.stage.notice)(step.folder) if step.stage.notice else None
 
 
+def slow_default(plan: Plan, steps: Collection[Step], device: str) -> str | None:
+    """What to say before work without a GPU begins with the profile `paper` that nobody asked for.
+
+    Args:
+        plan: of the run.
+        steps: of the plan.
+        device: `cpu`, `cuda`, or `auto` where nobody has looked yet.
+    """
+    header, profile = plan.recipe.header, plan.recipe.profile
+    idle = all(step.status in ("kept", "later") for step in steps)
+    if plan.profile_named or profile != "paper" or device == "cuda" or idle:
+        return None
+    slow, quick = (f"expected hours: {header.expected.get(name, 'not stated')}" for name in (profile, "demo"))
+    told = f"profile {profile} was taken, as none was named ({slow}; on a CPU far more); for a quicker run name"
+    if "demo" in header.profiles:
+        return f"{told} --profile demo ({quick})"
+    return f"{told} one of the profiles {', '.join(header.profiles)}"
+
+
 def finished_files(folder: Path) -> list[str]:
     """Names of the files, not folders, that a stage just finished must keep: all but marks and checkpoints."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     return [name for name in names if name not in MARKS and not name.startswith((".", "checkpoint-"))]
 
 
-def _missing_files(folder: Path) -> tuple[str, ...]:
-    """Files noted in `done.json` that are gone; none for a stage of before they were noted."""
+def finished_files_below(folder: Path, free: Collection[str] = ()) -> dict[str, int]:
+    """Sizes of the files in subfolders that a stage just finished must keep, by their paths from its folder.
+
+    Not counted are hidden files, checkpoints, and whatever lies in a folder named in `LOOKED_AT` or `free`.
+    """
+    free = {*LOOKED_AT, *free}
+    sizes = {}
+    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        for path in walk_folder(place) if place.name not in free else ():
+            name = path.relative_to(folder)
+            if free.isdisjoint(name.parts[:-1]) and not name.name.startswith("checkpoint-"):
+                sizes[name.as_posix()] = path.stat().st_size
+    return sizes
+
+
+def _damaged_files(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Files noted in `done.json` that are gone, and those of another size; none for a stage of before they were noted.
+
+    Of files in the stage's own folder only the names are noted.
+    """
     done = read_json(folder / "done.json")
-    noted = done.get("files", []) if isinstance(done, dict) else []
-    return tuple(name for name in noted if not (folder / name).exists())
+    done = done if isinstance(done, dict) else {}
+    sizes = dict.fromkeys(done.get("files", [])) | done.get("files_below", {})
+    missing = [name for name in sizes if not (folder / name).exists()]
+    resized = [
+        name
+        for name, size in sizes.items()
+        if size is not None and name not in missing and (folder / name).stat().st_size != size
+    ]
+    return tuple(missing), tuple(resized)
 
 
 def _differences(old: Record, new: Record) -> list[str]:

@@ -97,6 +97,42 @@ def test_dry_run_tells_what_would_be_refused():
     assert len(result.stderr.splitlines()) == 1
 
 
+SLOW = (
+    "profile paper was taken, as none was named (expected hours: not stated; on a CPU far more); for a quicker run "
+    "name --profile demo (expected hours: not stated)"
+)
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_slow_profile_nobody_named_is_told_before_a_cpu_begins(more):
+    Path("data").mkdir()
+    words = ["recipe", "toy.yaml", "--data", "data", "--device", "cpu", *more]
+    lines = call(*words, "--out", "run").stdout.splitlines()
+    assert lines.count(SLOW) == 1 and lines.index(SLOW) < next(k for k, line in enumerate(lines) if "make" in line)
+    for profile in ("paper", "demo"):
+        result = call(*words, "--out", profile, "--profile", profile)
+        assert result.exit_code == 0 and "was taken" not in result.stdout
+
+
+def test_a_slow_profile_is_told_where_a_gpu_may_be_missing_and_work_is_left():
+    Path("data").mkdir()
+    words = ["recipe", "toy.yaml", "--data", "data", "--out", "run"]
+    assert SLOW in call(*words, "--dry-run").stdout, "a plan does not look for a GPU"
+    assert "was taken" not in call(*words, "--dry-run", "--device", "cuda").stdout
+    assert "was taken" not in call("recipe", "toy.yaml", "--out", "phantom", "--dry-run").stdout
+    assert call(*words, "--device", "cpu").exit_code == 0
+    for more in (["--device", "cpu"], ["--device", "cpu", "--dry-run"]):
+        assert "was taken" not in call(*words, *more).stdout, "all is done"
+
+
+def test_a_slow_profile_is_told_with_the_hours_of_the_recipe():
+    Path("data").mkdir()
+    assert (
+        "profile paper was taken, as none was named (expected hours: days of a GPU; on a CPU far more); for a quicker "
+        "run name --profile demo (expected hours: 0.25 on 2 CPU cores)\n"
+    ) in call("recipe", "segthor_datasetgan", "--data", "data", "--dry-run").stdout
+
+
 def test_recipes_and_version():
     assert "segthor_datasetgan" in call("recipes").stdout
     assert call("--version").stdout == f"{__version__}\n"

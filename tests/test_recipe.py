@@ -117,6 +117,43 @@ def test_rule_over_several_settings_is_one_line(path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("sets", "written"),
+    [
+        (("train.part.width=8",), "toy.yaml: profiles.demo with --set train.part.width=8"),
+        (
+            ("train.part.width=8", "train.part.name=small"),
+            "toy.yaml: profiles.demo with --set train.part.width=8, --set train.part.name=small",
+        ),
+        (("train.part={name: small, width: 8}",), "--set train.part={name: small, width: 8}"),
+        (
+            ("train.part={name: small}", "train.part.width=8"),
+            "--set train.part={name: small}, --set train.part.width=8",
+        ),
+    ],
+)
+def test_settings_that_contradict_name_every_place_they_were_written_at(path, sets, written):
+    (line,) = mistakes(path, *sets, profile="demo")
+    assert line == f"{written}: train.part: name small wants a width below 8, not 8"
+
+
+def test_a_rule_over_a_section_names_the_profile_whose_setting_it_breaks(path):
+    with_lines(path, "train.batch_size: 5\n    make.size: 64", "make.size: 64")
+    where = "toy.yaml: profiles.other"
+    assert mistakes(path, profile="other") == [f"{where}: train: batch_size 5 is odd"]
+    (line,) = mistakes(path, "train.lr=1", profile="other")
+    assert line == f"{where} with --set train.lr=1: train: batch_size 5 is odd"
+
+
+def test_a_shipped_profile_is_not_blamed_for_what_the_command_sets():
+    with pytest.raises(UsageError) as caught:
+        plan_recipe("cub_layered", profile="smoke", sets=("train_gan.objective.c_dim=10",))
+    assert str(caught.value) == (
+        "recipes/cub_layered.yaml: profiles.smoke with --set train_gan.objective.c_dim=10: train_gan.objective: "
+        "c_dim 10 is not a multiple of group 3"
+    )
+
+
 def test_mistakes_in_the_file_and_its_profiles(path):
     with_lines(path, "make: {sizze: 32}", "make: {size: 32}")
     assert mistakes(path) == ["toy.yaml: make.sizze is not a setting; did you mean size?"]

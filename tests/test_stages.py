@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import toy_system
 from pydantic import Field
 from toy_system import RECIPE, STAGES, TOY
 
@@ -18,7 +20,7 @@ from medseg_gan.atomic import read_json, write_json
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson
 from medseg_gan.plan import plan_recipe
 from medseg_gan.recipe import Section
-from medseg_gan.stages import data_manifest, finished_files, result_settings
+from medseg_gan.stages import data_manifest, finished_files, finished_files_below, result_settings
 from medseg_gan.systems import SYSTEMS
 
 TOY_CLI = [sys.executable, str(Path(__file__).with_name("toy_system.py")), "recipe"]
@@ -339,6 +341,69 @@ def test_marks_hidden_files_folders_and_checkpoints_may_go(tmp_path):
     for name in ("started.json", "done.json", ".5-x", "checkpoint-3.pt", "G_ema.pt"):
         (folder / name).write_text("")
     assert finished_files(folder) == ["G_ema.pt"]
+    for number, name in enumerate(
+        (
+            "unet/real-0/w.pt",
+            "unet/checkpoint-3.pt",
+            "unet/.5-w.pt",
+            ".cache/x",
+            "a/tensorboard/x",
+            "samples/x",
+            "a/person/x",
+        )
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x" * (number + 2))
+    assert finished_files_below(folder, ("person",)) == {"unet/real-0/w.pt": 2}
+    assert finished_files_below(folder).keys() == {"unet/real-0/w.pt", "a/person/x"}
+
+
+@pytest.fixture
+def with_folders(monkeypatch):
+    """The toy's training leaves files in subfolders; of `person` it says that they are free."""
+
+    def train(config, folder, inputs):
+        toy_train(config, folder, inputs)
+        for name in ("a/one.npy", "a/deep/two.npy", "b/three.npy", "person/masks/0000.png"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("12345")
+
+    toy_train = toy_system.train
+    monkeypatch.setattr("toy_system.train", train)
+    stages = tuple(replace(stage, free=("person",)) if stage.name == "train" else stage for stage in STAGES)
+    monkeypatch.setattr("toy_system.STAGES", stages)
+    run()
+    return Path("run/02-train")
+
+
+def test_lost_and_changed_files_of_subfolders_are_noticed(with_folders):
+    (with_folders / "a" / "new.txt").write_text("more is no loss")
+    assert statuses() == ["kept"] * 3
+    (with_folders / "b" / "three.npy").write_text("1234")
+    (with_folders / "a" / "deep" / "two.npy").write_text("")
+    told = (
+        r"^run/02-train is finished but a/deep/two\.npy and 1 more files have changed in size; "
+        "make it anew with --rerun train$"
+    )
+    with pytest.raises(MedsegError, match=told):
+        run()
+    shutil.rmtree(with_folders / "a" / "deep")
+    with pytest.raises(MedsegError, match=r"^run/02-train is finished but a/deep/two\.npy is missing; make it anew"):
+        run()
+    assert statuses() == ["kept", "refuse", "kept"]
+    with pytest.raises(MedsegError, match=r"a/deep/two\.npy is missing"):
+        rebuild_report("run")
+    assert run(rerun="train")[-1].startswith("report") and statuses() == ["kept"] * 3
+
+
+def test_folders_where_a_person_works_and_runs_of_before_are_kept(with_folders):
+    assert "person/masks/0000.png" not in read_json(with_folders / "done.json")["files_below"]
+    shutil.rmtree(with_folders / "person")
+    assert statuses() == ["kept"] * 3
+    shutil.rmtree(with_folders / "a")
+    done = read_json(with_folders / "done.json")
+    write_json(with_folders / "done.json", {name: value for name, value in done.items() if name != "files_below"})
+    assert statuses() == ["kept"] * 3
 
 
 def test_a_kept_stage_says_what_there_is_to_notice(monkeypatch):

@@ -57,6 +57,12 @@ class Part(Section):
     name: str = "plain"
     width: PositiveInt = 2
 
+    @model_validator(mode="after")
+    def _small_is_narrow(self) -> Part:
+        if self.name == "small" and self.width > 7:
+            raise ValueError(f"name small wants a width below 8, not {self.width}")
+        return self
+
 
 class Train(Section):
     steps: PositiveInt = Field(description="steps of training")

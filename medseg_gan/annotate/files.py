@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ def exported_images(folder: Path) -> np.ndarray:
     """Images exported so far, `(N, H, W)` int16 HU; none for a folder without export.
 
     Raises:
-        MedsegError: an image, as NIfTI or PNG, was changed after its export.
+        MedsegError: an image, as NIfTI, PNG or slice of a stack, was changed after its export.
     """
     if not (folder / "manifest.json").exists():
         return np.empty((0, 0, 0), np.int16)
@@ -125,6 +126,10 @@ def exported_images(folder: Path) -> np.ndarray:
     images = np.stack([exported_image(folder, entry) for entry in manifest["images"]])
     for entry, image in zip(manifest["images"], images, strict=True):
         _check_png(folder / "images" / f"{entry['name']}.png", window_to_grey(image, manifest["window"]))
+    number_of = {entry["name"]: number for number, entry in enumerate(manifest["images"])}
+    for stack in manifest["stacks"]:
+        shown = images[[number_of[name] for name in stack["images"]]]
+        _check_stack(folder / "images" / f"{stack['name']}.nii.gz", shown)
     return images
 
 
@@ -274,13 +279,28 @@ def _check_same_work(
 def exported_image(folder: Path, entry: dict[str, Any]) -> np.ndarray:
     """One image of the manifest, `(H, W)`, which must still be the one that was exported."""
     path = folder / "images" / f"{entry['name']}.nii.gz"
-    try:
-        image = np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj)[:, :, 0].T
-    except (OSError, EOFError, nibabel.filebasedimages.ImageFileError) as error:
-        raise MedsegError(f"{path} cannot be read ({error}); export again into an empty folder") from error
-    if image_sha256(image) != entry["sha256"]:
+    image = _read_volume(path, "export again into an empty folder")
+    if len(image) != 1 or image_sha256(image[0]) != entry["sha256"]:
         raise MedsegError(f"{path} was changed after its export; masks are accepted for the exported images only")
-    return image
+    return image[0]
+
+
+def _read_volume(path: Path, advice: str) -> np.ndarray:
+    """Slices `(N, H, W)` of an exported NIfTI file, one of them for an image; none where it has other axes."""
+    try:
+        volume = np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj)
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+        raise MedsegError(f"{path} cannot be read ({error}); {advice}") from error
+    return volume.transpose(2, 1, 0) if volume.ndim == 3 else np.empty((0, 0, 0), np.int16)
+
+
+def _check_stack(path: Path, images: np.ndarray) -> None:
+    """A stack that is there shows the exported images, `(N, H, W)` HU; one that was removed misleads nobody."""
+    if not path.exists():
+        return
+    found = _read_volume(path, "remove it, the images beside it are the same")
+    if not np.array_equal(found, images):
+        raise MedsegError(f"{path} was changed after its export; masks are accepted for the exported images only")
 
 
 def _check_png(path: Path, grey: np.ndarray) -> None:
@@ -401,6 +421,7 @@ def _readme(table: LabelTable, size: tuple[int, ...]) -> str:
 {classes}
 3. Save each mask in masks/ under the name of its image or stack: masks/NUMBER-HASH.png, .nii.gz or .nrrd.
    {size[0]}x{size[1]} pixels; PNG as 8-bit grey holding the class numbers, or in exactly the colours above, unsmoothed.
+   A pixel that is fully transparent counts as {table.classes[0]}; a half-transparent one is refused.
 4. An image that shows no plausible anatomy: write its number on a line of rejected.txt and paint nothing.
 5. Run the same command again. It goes on when every image has a mask or is rejected; a mask without any class counts
    as not painted. Your masks are only ever read.

@@ -20,8 +20,9 @@ def read_mask(path: Path, shape: tuple[int, int, int], table: LabelTable, affine
     """Read one mask file.
 
     Args:
-        path: `.png` (8-bit grey class ids, or exactly the table's colours), or `(W, H, N)` ids as `.nii`, `.nii.gz` or
-            `.nrrd`. A PNG says nothing of where it lies, so one that is turned in a square is not found out.
+        path: `.png` (8-bit grey class ids, or exactly the table's colours, opaque or fully transparent), or
+            `(W, H, N)` ids as `.nii`, `.nii.gz` or `.nrrd`. A PNG says nothing of where it lies, so one that is turned
+            in a square is not found out.
         shape: `(N, H, W)` wanted; N is 1 except for stacks.
         table: classes that may occur.
         affine: `(4, 4)` of the image it was painted on, from index to RAS mm.
@@ -118,8 +119,16 @@ def _read_png(path: Path, table: LabelTable) -> np.ndarray:
 
 
 def _ids_of_colours(path: Path, colours: np.ndarray, table: LabelTable) -> np.ndarray:
-    """Exact palette look-up of `(H, W, 4)`; fully transparent is background."""
+    """Exact palette look-up of `(H, W, 4)`; fully transparent is background, half-transparent is refused."""
     ids = colours_to_ids(colours, table)
+    half = _half_transparent(colours)
+    if half.any():
+        row, column = np.argwhere(half)[0]
+        raise MedsegError(
+            f"{path} is half-transparent (alpha {colours[row, column, 3]} of 255) in row {row}, column {column}, and "
+            f"{half.sum()} such pixels in all; wanted opaque colours, or fully transparent for {table.classes[0]}: "
+            "switch antialiasing off, and paint with an opacity of 100 %"
+        )
     if (ids < 0).any():
         row, column = np.argwhere(ids < 0)[0]
         found = ", ".join(str(value) for value in colours[row, column, :3])
@@ -135,12 +144,12 @@ def colours_to_ids(colours: np.ndarray, table: LabelTable) -> np.ndarray:
     """Exact palette look-up.
 
     Args:
-        colours: `(H, W, 4)` RGBA; fully transparent is background. A label may be see-through, but evenly: alpha that
-            varies is an antialiased edge.
+        colours: `(H, W, 4)` RGBA; fully transparent is background, whatever colour lies behind it.
         table: classes and their colours.
 
     Returns:
-        `(H, W)` int64 class ids; -1 where the colour is that of no class.
+        `(H, W)` int64 class ids; -1 where the colour is that of no class, or half-transparent: an antialiased edge
+        or a thin brush, which of two classes it belongs to nobody can say.
     """
     colours = colours.astype(np.int64)
     alpha = colours[..., 3]
@@ -149,5 +158,10 @@ def colours_to_ids(colours: np.ndarray, table: LabelTable) -> np.ndarray:
     ids = np.full(codes.shape, -1, np.int64)
     for index, (red, green, blue) in enumerate(table.palette):
         ids[codes == (red << 16) + (green << 8) + blue] = index
-    ids[(alpha > 0) & (alpha < alpha.max())] = -1
+    ids[_half_transparent(colours)] = -1
     return ids
+
+
+def _half_transparent(colours: np.ndarray) -> np.ndarray:
+    """Where `(H, W, 4)` is neither opaque nor fully transparent."""
+    return (colours[..., 3] > 0) & (colours[..., 3] < 255)

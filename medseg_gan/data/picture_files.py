@@ -14,6 +14,7 @@ Image.init()  # or Pillow knows only some of the formats below
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")  # none that runs a program, as EPS does
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 2**26  # 67 million; a small file can claim any size
+DEEP, QUARTER = 2**16 - 1, 2**14  # the greatest value of 16-bit grey; a quarter of its range, which 14 bits fill
 MAX_OUTSIDE = 2.0  # pixels by which published boxes leave their pictures
 
 
@@ -79,10 +80,30 @@ def load_image(path: Path) -> Image.Image:
         ) from error
 
 
-def to_channels(image: Image.Image, channels: int) -> Image.Image:
-    """8-bit grey (1) or RGB (3); 16-bit grey keeps its upper byte, transparency is dropped."""
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+def to_channels(image: Image.Image, channels: int, path: Path) -> Image.Image:
+    """8-bit grey (1) or RGB (3): 16-bit grey scaled from 0 to 65535, transparency dropped.
+
+    All pictures are scaled alike, none by its own greatest value: greys must mean the same in each. 16-bit files of
+    scanners and cameras that fill 10, 12 or 14 bits alone would come out dark or black, so they are refused.
+
+    Raises:
+        MedsegError: grey values of other kinds, or 16-bit ones that use a quarter of their range at most.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(image)
+        low, high = values.min(), values.max()
+        if image.mode == "F" or low < 0 or high > DEEP:
+            kind = " in floating point" if image.mode == "F" else ""
+            raise MedsegError(
+                f"{path} holds grey values from {low:g} to {high:g}{kind}, wanted whole numbers from 0 to 255 "
+                f"or {DEEP}; scale all pictures alike and save them again"
+            )
+        if 0 < high < QUARTER:
+            raise MedsegError(
+                f"{path} has 16 bits but no value above {high} ({int(high).bit_length()} bits) and would come out "
+                f"dark; scale all pictures alike to 0 to {DEEP}, or save them with 8 bits"
+            )
+        image = Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))  # the nearest of 256 greys
     return image.convert("L" if channels == 1 else "RGB")
 
 
@@ -96,7 +117,7 @@ def binarise(mask: Image.Image, threshold: float) -> np.ndarray:
     """
     values = np.asarray(mask)
     values = values[..., 0] if values.ndim == 3 else values
-    highest = 65535 if mask.mode.startswith("I") else 255
+    highest = DEEP if mask.mode.startswith("I") else 255
     if values.max() <= 1:
         highest = 1
     return values > threshold * highest

@@ -26,6 +26,8 @@ def holds_folder(root: Path) -> bool:
 def find_folder(root: Path) -> FoundPictures:
     """Pictures of `images/**` with masks of the same relative name in `masks/**.png`.
 
+    Pictures have 8 bits a channel; 16-bit grey is scaled from 0 to 65535 and refused where it fills 14 bits or fewer.
+
     `splits/{train,val,test}.txt` name pictures, one a line, relative to `images/`, with or without the ending. Without
     `train.txt` every picture in neither val nor test is train; with it, pictures in no list are left out. Without
     `splits/` a tenth of the pictures with masks each goes to val and test by a hash of their names; pictures without

@@ -45,7 +45,7 @@ def read_picture(picture: Picture, size: int, channels: int) -> tuple[np.ndarray
     upright = load_image(picture.image)
     if picture.box is not None:
         check_box(picture.box, upright, picture.image)
-    image = np.asarray(crop_resize(to_channels(upright, channels), size)).reshape(size, size, channels)
+    image = np.asarray(crop_resize(to_channels(upright, channels, picture.image), size)).reshape(size, size, channels)
     if picture.empty:
         return image, np.zeros((size, size), np.uint8)
     if picture.mask is None:

@@ -143,7 +143,7 @@ def write_pseudo_masks(
         if picture.name in known:
             undetected.append(picture.name)
         elif not path.is_file():
-            image = np.array(to_channels(load_image(picture.image), 3))
+            image = np.array(to_channels(load_image(picture.image), 3, picture.image))
             tensor = torch.from_numpy(image).permute(2, 0, 1).to(device).float() / 255
             mask = largest_instance(detector([tensor])[0], COCO_IDS[category], min_score)
             if mask is None:

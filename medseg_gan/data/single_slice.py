@@ -30,9 +30,10 @@ def load_picture(path: Path, size: int, channels: int) -> Tensor:
         `(channels, size, size)` float32 in [-1, 1].
 
     Raises:
-        MedsegError: the file is no usable picture.
+        MedsegError: the file is no usable picture, or 16-bit grey that fills a part of its range only.
     """
-    pixels = np.array(crop_resize(to_channels(load_image(path), channels), size)).reshape(size, size, channels)
+    image = to_channels(load_image(path), channels, path)
+    pixels = np.array(crop_resize(image, size)).reshape(size, size, channels)
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 127.5 - 1
 
 

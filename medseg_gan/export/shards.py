@@ -68,15 +68,25 @@ def sample_files(item: LabelledSlice, **facts: Any) -> dict[str, bytes]:
     """
     image = io.BytesIO()
     np.save(image, item.image, allow_pickle=False)
+    return {
+        "image.npy": image.getvalue(),
+        "label.png": png_bytes(item.label),
+        "json": sample_json(item.synthetic, item.group, item.spacing, item.uncertainty, **facts),
+    }
+
+
+def sample_json(
+    synthetic: bool, group: str, spacing: Sequence[float], uncertainty: float | None, **facts: Any
+) -> bytes:
+    """What is said of one sample, see `LabelledSlice`; `facts` are what else there is, plain values."""
     facts |= {
-        "synthetic": item.synthetic,
-        "group": item.group,
-        "spacing_mm": list(item.spacing),
-        "uncertainty": item.uncertainty,
+        "synthetic": synthetic,
+        "group": group,
+        "spacing_mm": list(spacing),
+        "uncertainty": uncertainty,
         "notice": "research only",
     }
-    text = json.dumps(facts, sort_keys=True).encode()
-    return {"image.npy": image.getvalue(), "label.png": png_bytes(item.label), "json": text}
+    return json.dumps(facts, sort_keys=True).encode()
 
 
 def png_bytes(image: np.ndarray) -> bytes:

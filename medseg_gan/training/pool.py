@@ -7,8 +7,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from ctypes import Array, c_longlong
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,12 @@ import torch
 from medseg_gan.errors import MedsegError
 from medseg_gan.training.log import Progress
 from medseg_gan.training.memory import keep_freed_memory
+
+LOOK_EVERY = 0.5
+"""Seconds between looks at what the processes have counted."""
+
+_done: Array[c_longlong] | None = None
+"""In a worker: units done, by the number of the job; the parent reads them."""
 
 
 def process_count(workers: int, device: str) -> int:
@@ -39,6 +46,7 @@ def run_jobs(
     total: int | None = None,
     unit: str = "job",
     sizes: Mapping[str, int] | None = None,
+    counts_itself: bool = False,
 ) -> dict[str, Any]:
     """Call `function` once per job and collect what it returns.
 
@@ -50,6 +58,8 @@ def run_jobs(
         total: number of units with those done earlier, for the bar.
         unit: what the bar counts.
         sizes: units of each job; one each by default.
+        counts_itself: whether `function` also takes `on_done`, to call with a number of units when they are done, so
+            that the bar moves before a job ends. What it leaves uncounted counts at its end.
 
     Returns:
         Results by name.
@@ -64,19 +74,30 @@ def run_jobs(
     with Progress(total, description, unit, initial=total - count) as bar:
         if workers <= 1 or len(jobs) <= 1:
             for name, arguments in jobs.items():
-                results[name] = _call(name, partial(function, **arguments))
+                until = bar.done + sizes[name]
+                words = {**arguments, "on_done": bar.update} if counts_itself else arguments
+                results[name] = _call(name, partial(function, **words))
                 bar.note(name)
-                bar.update(sizes[name])
+                bar.reach(until)
             return results
+        context = multiprocessing.get_context("spawn")
+        done = context.RawArray("q", len(jobs))  # each place is written by one process, so that none needs a lock
         pool = ProcessPoolExecutor(
-            min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+            min(workers, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(done,)
         )
         try:
-            names = {pool.submit(function, **arguments): name for name, arguments in jobs.items()}
-            for future in as_completed(names):
-                results[names[future]] = _call(names[future], future.result)
-                bar.note(names[future])
-                bar.update(sizes[names[future]])
+            names = {
+                pool.submit(_counted, function, arguments, number, sizes[name], counts_itself): name
+                for number, (name, arguments) in enumerate(jobs.items())
+            }
+            left = set(names)
+            while left:
+                ended, left = wait(left, timeout=LOOK_EVERY, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    results[names[future]] = _call(names[future], future.result)
+                    bar.note(names[future])
+                if (reached := total - count + sum(done)) != bar.done:
+                    bar.reach(reached)
         except BaseException:  # Ctrl-C as well: nothing may go on behind the user's back
             for process in list((pool._processes or {}).values()):
                 process.terminate()
@@ -97,8 +118,25 @@ def _call(name: str, run: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _start_worker() -> None:
+def _counted(
+    function: Callable[..., Any], arguments: Mapping[str, Any], number: int, size: int, counts_itself: bool
+) -> Any:
+    """A worker's call, which notes for the parent how many units of job `number` are done."""
+    done = _done
+    assert done is not None
+
+    def count(units: int) -> None:
+        done[number] += units
+
+    result = function(**arguments, **({"on_done": count} if counts_itself else {}))
+    done[number] = size
+    return result
+
+
+def _start_worker(done: Array[c_longlong]) -> None:
     """One thread; Ctrl-C is the parent's business; and no worker outlives a parent that was killed."""
+    global _done
+    _done = done
     torch.set_num_threads(1)
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

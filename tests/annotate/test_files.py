@@ -321,10 +321,36 @@ def test_antialiased_edges_are_named_by_colour_and_by_transparency(tmp_path, ima
     alpha = np.full(SIZE, 255, np.uint8)
     alpha[3, 4] = 90
     Image.fromarray(np.dstack([TABLE.colour(np.ones(SIZE, np.uint8)), alpha])).save(path)
-    with pytest.raises(MedsegError, match=r"row 3, column 4, and 1 such pixels"):
+    half = (
+        r"\.png is half-transparent \(alpha 90 of 255\) in row 3, column 4, and 1 such pixels in all; .* antialiasing"
+    )
+    with pytest.raises(MedsegError, match=half):
         read_masks(tmp_path, TABLE)
-    Image.fromarray(np.dstack([TABLE.colour(np.ones(SIZE, np.uint8)), alpha * 0 + 127])).save(path)  # evenly
-    assert (read_masks(tmp_path, TABLE).labels == 1).all()
+
+
+@pytest.mark.parametrize("alpha", [1, 127, 254])
+def test_a_half_transparent_mask_is_refused_even_if_evenly_so_and_full_transparency_is_background(
+    tmp_path, images, masks, alpha
+):
+    (name,) = export(tmp_path, images[:1])
+    path = tmp_path / "masks" / f"{name}.png"
+    opaque = np.full(SIZE, 255, np.uint8)
+    picture = np.dstack([TABLE.colour(masks[0]), opaque])
+    picture[:, :5] = (12, 34, 56, 0)  # what colour lies there is nobody's business
+    Image.fromarray(picture).save(path)
+    shown = masks[0] * (np.arange(SIZE[1]) >= 5)
+    np.testing.assert_array_equal(read_masks(tmp_path, TABLE).labels[0], shown)
+    picture[:, 5:, 3] = alpha
+    Image.fromarray(picture).save(path)
+    with pytest.raises(
+        MedsegError, match=rf"half-transparent \(alpha {alpha} of 255\) in row 0, column 5, and 132 such"
+    ):
+        read_masks(tmp_path, TABLE)
+    palette = Image.fromarray(masks[0], mode="P")
+    palette.putpalette([value for colour in TABLE.palette for value in colour])
+    palette.save(path, transparency=bytes([255, alpha]))  # class 1 of a palette picture is see-through
+    with pytest.raises(MedsegError, match=rf"half-transparent \(alpha {alpha} of 255\).*{(masks[0] == 1).sum()} such"):
+        read_masks(tmp_path, TABLE)
 
 
 def test_a_mask_of_another_run_is_named(tmp_path, images, masks):
@@ -361,6 +387,33 @@ def test_a_changed_png_is_refused_and_one_saved_again_or_removed_is_not(tmp_path
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(MedsegError, match=rf"{names[1]}\.png cannot be read"):
         read_masks(tmp_path, TABLE)
+
+
+def test_a_changed_stack_is_refused_and_one_that_was_removed_is_not(tmp_path, images, masks):
+    names = export(tmp_path, images[:3])
+    export(tmp_path, images)  # another one makes a second stack
+    for name, mask in zip(names, masks, strict=False):
+        save_grey(tmp_path, name, mask)
+    (tmp_path / "rejected.txt").write_text("3")
+    stacks = sorted((tmp_path / "images").glob("stack-*.nii.gz"), key=lambda path: nibabel.load(path).shape[2])
+    assert [nibabel.load(path).shape[2] for path in stacks] == [1, 3]
+    read_masks(tmp_path, TABLE)
+    volume = nibabel.load(stacks[1])
+    pixels = np.asarray(volume.dataobj).copy()
+    for change in (
+        pixels[:, :, ::-1],
+        pixels[:, :, :2],
+        pixels[:, :, 0],
+        np.where(np.arange(3) == 2, pixels + 1, pixels),
+    ):
+        nibabel.save(nibabel.Nifti1Image(change.astype(np.int16), volume.affine), stacks[1])
+        with pytest.raises(MedsegError, match=rf"{stacks[1].name} was changed after its export"):
+            read_masks(tmp_path, TABLE)
+    stacks[1].write_bytes(stacks[1].read_bytes()[:60])
+    with pytest.raises(MedsegError, match=rf"{stacks[1].name} cannot be read .*; remove it"):
+        read_masks(tmp_path, TABLE)
+    stacks[1].unlink()
+    np.testing.assert_array_equal(read_masks(tmp_path, TABLE).labels[:3], masks[:3])
 
 
 def test_the_hash_of_answers_sees_every_mask_and_rejection_but_no_hidden_file(tmp_path, images, masks):

@@ -42,7 +42,7 @@ def test_every_mode_becomes_rgb_or_grey(tmp_path):
         "rgb": COLOUR,
     }.items():
         image = load_image(saved(tmp_path / f"{name}.png", array))
-        rgb, one = np.asarray(to_channels(image, 3)), np.asarray(to_channels(image, 1))
+        rgb, one = np.asarray(to_channels(image, 3, tmp_path)), np.asarray(to_channels(image, 1, tmp_path))
         assert (rgb.shape, one.shape, rgb.dtype, one.dtype) == ((4, 6, 3), (4, 6), np.uint8, np.uint8)
         if name in ("rgb", "rgba"):
             assert np.array_equal(rgb, COLOUR)
@@ -51,7 +51,44 @@ def test_every_mode_becomes_rgb_or_grey(tmp_path):
             assert np.array_equal(rgb, np.dstack([grey] * 3))
     palette = Image.fromarray(COLOUR).convert("P", palette=Image.Palette.ADAPTIVE)
     palette.save(tmp_path / "palette.png")
-    assert np.array_equal(np.asarray(to_channels(load_image(tmp_path / "palette.png"), 3)), COLOUR)
+    assert np.array_equal(np.asarray(to_channels(load_image(tmp_path / "palette.png"), 3, tmp_path)), COLOUR)
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
+def test_16_bit_grey_becomes_the_nearest_of_256(tmp_path, name):
+    deep = np.array([[0, 100, 200, 40000, 65300, 65535]], np.uint16)
+    image = load_image(saved(tmp_path / name, deep))
+    grey = np.asarray(to_channels(image, 1, tmp_path / name))
+    assert np.array_equal(grey, np.round(deep / 65535 * 255))
+    assert np.array_equal(np.asarray(to_channels(image, 3, tmp_path / name)), np.dstack([grey] * 3))
+
+
+@pytest.mark.parametrize(("top", "bits"), [(1023, 10), (4095, 12), (16383, 14)])
+def test_16_bit_grey_that_fills_fewer_bits_is_refused(tmp_path, top, bits):
+    path = saved(tmp_path / "scan.png", np.linspace(0, top, 24).reshape(4, 6).astype(np.uint16))
+    for channels in (1, 3):
+        with pytest.raises(MedsegError, match=rf"scan\.png has 16 bits .* above {top} \({bits} bits\)") as caught:
+            to_channels(load_image(path), channels, path)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_black_16_bit_picture_is_black(tmp_path):
+    path = saved(tmp_path / "black.png", np.zeros((4, 6), np.uint16))
+    assert not np.asarray(to_channels(load_image(path), 1, path)).any()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.array([[-1024, 3071]], np.int32), "from -1024 to 3071, wanted"),
+        (np.array([[0, 70000]], np.int32), "from 0 to 70000, wanted"),
+        (np.array([[0, 0.5]], np.float32), "from 0 to 0.5 in floating point, wanted"),
+    ],
+)
+def test_grey_values_that_8_bits_would_cut_are_refused(tmp_path, values, words):
+    path = saved(tmp_path / "scan.tif", values)
+    with pytest.raises(MedsegError, match=rf"scan\.tif holds grey values {words}"):
+        to_channels(load_image(path), 1, path)
 
 
 def test_pictures_are_turned_upright(tmp_path):

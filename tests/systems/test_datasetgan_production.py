@@ -14,6 +14,7 @@ import sys
 import tarfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -31,12 +32,15 @@ from medseg_gan.cli import app
 from medseg_gan.data.slices import SliceStore, to_grey, to_hu, write_store
 from medseg_gan.errors import MedsegError, UsageError
 from medseg_gan.plan import open_run
-from medseg_gan.systems.datasetgan import pair_shards
+from medseg_gan.systems.datasetgan import pair_shards, production
 from medseg_gan.systems.datasetgan.factory import LabelFactory
 from medseg_gan.systems.datasetgan.factory_files import factory_files
 from medseg_gan.systems.datasetgan.pair_shards import Shape, cut_shards, make_shard
 from medseg_gan.systems.datasetgan.quality import CLASSES
 from medseg_gan.systems.datasetgan.quality_stage import learn_quality
+from medseg_gan.training import pool
+from medseg_gan.training.log import Progress
+from medseg_gan.training.pool import run_jobs
 
 FIRST = 10_000_000
 SCRIPT = Path(__file__).with_name("synthesize_in_two.py")
@@ -159,6 +163,26 @@ def test_ranks_of_torchrun_share_the_shards(run: Path, whole: Path, tmp_path: Pa
     assert hashes(out) == hashes(whole)
 
 
+def test_workers_count_blocks_and_not_shards(run: Path, tmp_path: Path, monkeypatch) -> None:
+    """What workers do, done here: starting processes takes longer than the pairs."""
+    seen: list[int] = []
+
+    class Kept(Progress):
+        def update(self, count: int = 1) -> None:
+            super().update(count)
+            seen.append(self.done)
+
+    monkeypatch.setattr(pool, "Progress", Kept)
+    monkeypatch.setattr(
+        production,
+        "run_jobs",
+        lambda function, jobs, workers, *rest, **words: run_jobs(function, jobs, 1, *rest, **words),
+    )
+    out = synthesize_pairs(run, 20, tmp_path / "out", to="png", shard=8, workers=2)  # blocks of 4
+    assert sorted(set(seen)) == [4, 8, 12, 16, 20] and seen == sorted(seen)
+    assert hashes(out) == hashes(synthesize_pairs(run, 20, tmp_path / "one", to="png", shard=8, workers=1))
+
+
 class Stopped(BaseException):
     """As if the process ended here."""
 
@@ -212,7 +236,44 @@ def cut(path: Path, to: int = -1) -> None:
     path.write_bytes(path.read_bytes()[:to])
 
 
+def flip(path: Path, at: int) -> None:
+    """Change one byte; the size stays."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def flip_in_tar(ending: str, at: int) -> Callable[[Path], None]:
+    """A change of one byte of the last file of that ending in a tar, counted from where its content begins."""
+
+    def spoil(out: Path) -> None:
+        with tarfile.open(out / "shard-000001.tar") as shard:
+            place = [entry.offset_data for entry in shard if entry.name.endswith(ending)][-1]
+        flip(out / "shard-000001.tar", place + at)
+
+    return spoil
+
+
 DAMAGES = {
+    "tar's image": ("shards", flip_in_tar(".image.npy", 200), "another content of generated-0010000007.image.npy"),
+    "tar's label": ("shards", flip_in_tar(".label.png", 40), "another content of generated-0010000007.label.png"),
+    "tar's json": ("shards", flip_in_tar(".json", 0), "another content of generated-0010000007.json"),
+    "tar's spacing": (
+        "shards",
+        lambda out: flip(out / "shard-000001.tar", (out / "shard-000001.tar").read_bytes().rindex(b'_mm": [') + 7),
+        "another content of generated-0010000007.json",
+    ),
+    "tar's name": ("shards", flip_in_tar(".label.png", -505), "another content of"),
+    "picture changed": (
+        "png",
+        lambda out: flip(max((out / "shard-000001" / "labels").iterdir()), 40),
+        "another content of shard-000001/labels/generated-0010000007.png",
+    ),
+    "volume changed": (
+        "nifti",
+        lambda out: flip(min((out / "shard-000001" / "images").iterdir()), 100),
+        "another content of shard-000001/images/generated-0010000004.nii.gz",
+    ),
     "tar cut": ("shards", lambda out: cut(out / "shard-000001.tar", -512), "has 9728 bytes instead of"),
     "tar empty": ("shards", lambda out: cut(out / "shard-000001.tar", 0), "has 0 bytes instead of"),
     "picture lost": ("png", lambda out: next((out / "shard-000001" / "labels").iterdir()).unlink(), "lacks shard-0000"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,15 @@ import pytest
 import torch
 from layered_example import build, write_squares
 
+from medseg_gan.checkpoint import load_checkpoint
 from medseg_gan.data.pictures import PictureRecord, PictureStore, write_picture_store
 from medseg_gan.data.slices import SliceRecord, SliceStore, write_store
 from medseg_gan.labels import lookup_table
+from medseg_gan.plan import plan_recipe
 from medseg_gan.systems.layered.ct import as_pictures
 from medseg_gan.systems.layered.evaluation import clustering, mask_scores, summary, unit_of
-from medseg_gan.systems.layered.recipe import Prepare
-from medseg_gan.systems.layered.stages import ceiling_job, has_ceiling, write_pairs
+from medseg_gan.systems.layered.recipe import Network, Objective, Prepare, TrainGan
+from medseg_gan.systems.layered.stages import ceiling_job, has_ceiling, train_gan, write_pairs
 from medseg_gan.systems.layered.training import MODEL, TrainedLayers, save_layered
 from medseg_gan.training.labelled import SOFT_MASKS
 
@@ -27,6 +30,26 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> TrainedLayers:
     torch.nn.init.normal_(step.G.mask.weight, std=0.5)  # masks with both classes
     save_layered(folder / MODEL, step, [])
     return TrainedLayers.load(folder, seed=5)
+
+
+def test_every_arm_begins_anew_after_a_trivial_solution(tmp_path: Path) -> None:
+    """And each attempt of an arm begins as that of the others, so that they still compare in pairs."""
+    config = TrainGan(
+        objective=Objective(c_dim=6, group=2, mask_bias=-30.0, rounds=1, kimg=0.016),  # masks stay empty
+        arms={"main": {}, "no_mi": {"gamma_mi": 0}},
+        network=Network(z_dim=4, base=8, widest=1, blocks=1, smallest=8, d_first=8, pi_first=4),
+        batch_size=4,
+        segmenter="unet",
+        segmenter_width=16,
+        segmenter_steps=1,
+        restarts=1,
+        workers=1,
+    )
+    inputs = plan_recipe("cub_layered", profile="smoke", out=tmp_path / "run").inputs("cpu")
+    train_gan(config, tmp_path, replace(inputs, folders={"prepare": write_squares(tmp_path / "store")}))
+    main, other = (load_checkpoint(tmp_path / f"{arm}-0" / MODEL)["attempts"] for arm in config.arms)
+    assert len(main) == len(other) == 2 and main[0]["trivial"] and other[0]["trivial"]
+    assert [one["seed"] for one in main] == [one["seed"] for one in other]
 
 
 def pairs(folder: Path) -> tuple[PictureStore, np.ndarray]:

@@ -53,6 +53,24 @@ def test_the_bar_counts_units_of_jobs_with_those_done_earlier(monkeypatch):
     assert [(bar.initial, bar.done, bar.total, bar.unit) for bar in bars] == [(7, 20, 20, "image"), (0, 2, 2, "job")]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bar_moves_before_a_job_ends_and_what_was_not_counted_counts_at_the_end(workers, tmp_path, monkeypatch):
+    """Each job waits until the bar has shown the units that it counted first."""
+    seen = []
+
+    class Kept(pool.Progress):
+        def update(self, count=1):
+            super().update(count)
+            seen.append(self.done)
+            (tmp_path / str(self.done)).touch()
+
+    monkeypatch.setattr(pool, "Progress", Kept)
+    jobs = {name: {"folder": tmp_path} for name in ("one", "two")}
+    sizes = {"one": 10, "two": 10}
+    run_jobs(_count_and_wait, jobs, workers, "counting", 27, "image", sizes, counts_itself=True)
+    assert seen[0] < 17 and seen[-1] == 27 and seen == sorted(seen)
+
+
 def test_one_job_runs_here():
     assert run_jobs(math.comb, {}, 2, "none") == {}
     assert run_jobs(_pid_and_square, {"only": {"a": 2}}, 4, "one")["only"] == (os.getpid(), 4)
@@ -60,6 +78,16 @@ def test_one_job_runs_here():
 
 def _pid_and_square(a):
     return os.getpid(), a * a
+
+
+def _count_and_wait(folder, on_done):
+    """Count three of ten units, and see that somebody notices."""
+    on_done(3)
+    deadline = time.monotonic() + 60
+    while not any(folder.iterdir()):
+        if time.monotonic() > deadline:
+            raise MedsegError("nobody noticed")
+        time.sleep(0.01)
 
 
 def _fail_or_sleep(seconds):

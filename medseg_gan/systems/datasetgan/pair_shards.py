@@ -154,8 +154,16 @@ def fault(folder: Path, shard: Shard, to: str) -> str | None:
 
 
 def is_there(folder: Path, shard: Shard, to: str) -> bool:
-    """Whether a shard is whole."""
+    """Whether a shard is whole, by `fault`: quick, as contents are not looked at."""
     return fault(folder, shard, to) is None
+
+
+def forget(folder: Path, shard: Shard, to: str) -> None:
+    """Take away the record of a shard that is to be made anew, unless another process is making it already."""
+    path = folder / shard_name(shard.number, to)
+    with _claimed(folder / f".{path.name}.lock") as ours:
+        if ours:
+            record_of(folder, shard).unlink(missing_ok=True)
 
 
 def make_shard(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache
@@ -23,10 +23,11 @@ from medseg_gan.stages import Plan, changed_values
 from medseg_gan.systems.datasetgan.factory import Judge, LabelFactory
 from medseg_gan.systems.datasetgan.factory_files import FactoryFiles, factory_files, has_lost_quality
 from medseg_gan.systems.datasetgan.pair_manifest import MANIFEST, PAIRS, manifest_fits, tell_kept, write_manifest
-from medseg_gan.systems.datasetgan.pair_shards import Shape, Shard, cut_shards, fault, is_there, make_shard, record_of
+from medseg_gan.systems.datasetgan.pair_shards import Shape, Shard, cut_shards, forget, is_there, make_shard, record_of
 from medseg_gan.systems.datasetgan.quality import CLASSES
 from medseg_gan.systems.datasetgan.sampling import END_INDEX, FIRST_INDEX
-from medseg_gan.training.log import Progress, say
+from medseg_gan.systems.datasetgan.shard_contents import damage
+from medseg_gan.training.log import Progress, progress, say
 from medseg_gan.training.memory import keep_freed_memory
 from medseg_gan.training.pool import run_jobs
 
@@ -50,9 +51,9 @@ def synthesize_pairs(
 ) -> Path:
     """Make labelled pairs with the factory of a finished run, at indices that the run itself never uses.
 
-    Called again, it keeps the shards that are there, looks whether their files have the sizes that they were made with,
-    and makes those anew that do not fit. Processes of torchrun and parts of a job array share the work;
-    whoever finds all shards there writes the manifest.
+    Called again, it keeps the shards that are there, looks whether their files have the sizes and hashes that they
+    were made with, and makes those anew that do not fit. Processes of torchrun and parts of a job array share the work,
+    each looking at its own shards; whoever finds all shards there writes the manifest.
 
     Args:
         plan: of the run.
@@ -113,13 +114,14 @@ def synthesize_pairs(
     }
     _begin(where, settings)
     fits = manifest_fits(where)
-    finished = fits and all(is_there(where, one, to) for one in shards)
     asked = shards[first - 1 :: of]
     with processes.group(device):
-        if processes.is_first():
-            _tell_faults(where, asked, to)
-        processes.gathered(torch.zeros(1))  # no shard is made anew before it was looked at
         mine = asked[processes.rank() :: processes.count()]
+        damaged = _tell_damage(where, asked, mine, shape)
+        finished = fits and not damaged and all(is_there(where, one, to) for one in shards)
+        processes.gathered(torch.zeros(1))  # no shard is made anew before it was looked at
+        for one in set(mine) & set(damaged):
+            forget(where, one, to)
         make_shards(where, mine, files, shape, device, workers=workers, keep=kept)
         processes.gathered(torch.zeros(1))  # all others are done with theirs as well
     if not processes.is_first():
@@ -134,12 +136,29 @@ def synthesize_pairs(
     return where
 
 
-def _tell_faults(folder: Path, shards: Sequence[Shard], to: str) -> None:
-    """Say which shards were finished once and no longer fit."""
-    for one in shards:
-        wrong = fault(folder, one, to) if record_of(folder, one).is_file() else None
-        if wrong is not None:
-            say(f"synthesize: shard {one.number} {wrong}; it is made anew")
+def _tell_damage(folder: Path, asked: Sequence[Shard], mine: Sequence[Shard], shape: Shape) -> list[Shard]:
+    """Say which shards were finished once and no longer fit; each process of the group looks at its own.
+
+    Args:
+        folder: of all shards.
+        asked: shards of all processes.
+        mine: those of this process.
+        shape: of the files.
+
+    Returns:
+        Those of all processes that do not fit.
+    """
+    once = [one for one in mine if record_of(folder, one).is_file()]
+    looked_at = progress(once, "synthesize: checking", "shard") if once else ()
+    wrong = {one.number: told for one in looked_at if (told := damage(folder, one, shape))}
+    flags = torch.tensor([[float(one.number in wrong) for one in asked] + [0.0]])
+    damaged = [one for one, flag in zip(asked, processes.gathered(flags).sum(dim=0), strict=False) if flag]
+    if processes.is_first():  # it alone speaks
+        for one in damaged:
+            say(
+                f"synthesize: shard {one.number} {wrong.get(one.number) or damage(folder, one, shape)}; it is made anew"
+            )
+    return damaged
 
 
 def make_shards(
@@ -183,13 +202,21 @@ def make_shards(
     common = {"folder": folder, "files": files, "shape": shape, "device": device, "keep": keep}
     jobs = {f"shard {one.number}": {"shard": one, **common} for one in missing}
     sizes = {f"shard {one.number}": len(one.indices) for one in missing}
-    run_jobs(work, jobs, workers, "synthesize", total, "image", sizes)
+    run_jobs(work, jobs, workers, "synthesize", total, "image", sizes, counts_itself=True)
 
 
-def work(folder: Path, shard: Shard, files: FactoryFiles, shape: Shape, device: str, keep: tuple[str, ...]) -> None:
-    """A worker's job: one shard, with a factory that it opens once."""
+def work(
+    folder: Path,
+    shard: Shard,
+    files: FactoryFiles,
+    shape: Shape,
+    device: str,
+    keep: tuple[str, ...],
+    on_done: Callable[[int], None],
+) -> None:
+    """A worker's job: one shard, with a factory that it opens once, counted block by block."""
     factory, judge = _opened(files, device)
-    make_shard(folder, shard, factory, shape, judge, keep)
+    make_shard(folder, shard, factory, shape, judge, keep, on_done)
 
 
 @lru_cache(maxsize=1)

@@ -123,7 +123,7 @@ class TrainGan(Section):
     segmenter_lr: PositiveFloat = Field(1e-3, description="learning rate of F")
     restarts: NonNegativeInt = Field(
         3,
-        description="new beginnings of the first arm after a trivial solution, at most",
+        description="new beginnings of each training after a trivial solution, at most",
     )
     watch_from: float = Field(0.5, ge=0, le=1, description="share of round 1 from which the watchdog judges")
     checkpoint_kimg: PositiveFloat = Field(100.0, description="thousand images between checkpoints")
@@ -212,7 +212,12 @@ class LayeredRecipe(SystemRecipe):
 _STAGES = "medseg_gan.systems.layered.stages"
 
 STAGES = (
-    Stage("prepare", f"{_STAGES}:prepare", expected=lambda r: f"pictures of {r.prepare.size} x {r.prepare.size}"),
+    Stage(
+        "prepare",
+        f"{_STAGES}:prepare",
+        expected=lambda r: f"pictures of {r.prepare.size} x {r.prepare.size}",
+        free=("phantom", "pseudo_masks"),
+    ),
     Stage("train_gan", f"{_STAGES}:train_gan", expected=lambda r: _trainings(r.train_gan)),
     Stage(
         "synthesize",

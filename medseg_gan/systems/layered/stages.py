@@ -167,7 +167,7 @@ def train_gan(config: TrainGan, folder: Path, inputs: Inputs) -> None:
             "precision": inputs.precision,
             "snapshot_images": round(config.checkpoint_kimg * 1000),
             "sample_images": round(config.sample_kimg * 1000),
-            "restarts": config.restarts if arm == next(iter(config.arms)) else 0,
+            "restarts": config.restarts,  # of all arms: the best of several against one would not be fair
             "watch_from": config.watch_from,
         }
         for arm, seed in runs_of(config)
