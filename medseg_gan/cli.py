@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,12 +59,24 @@ class _Commands(TyperGroup):
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                raise typer.Exit(1) from None
             if ctx.obj["debug"] or type(error).__module__.startswith("typer."):  # typer words its own usage errors
                 raise
             code, lines = _words(error)
             for line in lines:
                 typer.echo(line, err=True)
             raise typer.Exit(code) from None
+
+
+def _nobody_reads() -> bool:
+    """Whether who read our output has left, as `head` does; nothing more can be told there, nor need be."""
+    output = select.poll()
+    output.register(1, 0)  # which waits for nothing and yet tells of a pipe without a reader
+    if not output.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains on its way out
+    return True
 
 
 app = typer.Typer(

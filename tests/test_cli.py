@@ -159,6 +159,13 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
+def test_a_reader_that_leaves_is_no_error():
+    command = [sys.executable, "-m", "medseg_gan", "recipe", "segthor_datasetgan", "--dry-run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # before anything is written
+        assert process.stderr.read() == "" and process.wait() == 1
+
+
 def test_the_module_is_the_command(tmp_path):
     done = subprocess.run([sys.executable, "-m", "medseg_gan", "recipe", "nothing"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "error: there is no recipe nothing; `medseg-gan recipes` lists them\n")
