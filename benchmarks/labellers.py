@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("--max-epochs", type=int, help="of the pixel classifiers (default: the run's)")
     parser.add_argument("--members", type=int, help="classifiers on features (default: the run's)")
     parser.add_argument("--steps", type=int, help="of the other labellers (default: the run's)")
+    parser.add_argument("--image-steps", type=int, help="of the U-Nets on the image (default: the run's)")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread")
     options = parser.parse_args()
     if options.workers > 1:
@@ -198,6 +199,7 @@ def open_bench(options: argparse.Namespace) -> Bench:
     out = options.out or options.run.with_name(f"{options.run.name}-labellers")
     out.mkdir(parents=True, exist_ok=True)
     fixed = {name: getattr(options, name) for name in ("segmenter_steps", "pairs", "max_epochs", "members", "steps")}
+    fixed |= {"image_steps": options.image_steps} if options.image_steps else {}
     fixed |= {"run": str(options.run.resolve()), "most": max(options.counts)}  # a draw begins at a multiple of it
     path = out / "settings.json"
     if path.is_file() and read_json(path) != fixed:
@@ -245,6 +247,7 @@ def trained(bench: Bench, count: int, draw: int, indices: np.ndarray, labels: np
                 max_epochs=options.max_epochs or section.max_epochs,
                 pixel_batch=section.pixel_batch,
                 steps=options.steps or section.steps,
+                image_steps=options.image_steps or section.image_steps,
                 image_members=section.image_members,
                 image_width=section.image_width,
                 workers=options.workers,

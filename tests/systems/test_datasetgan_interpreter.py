@@ -18,6 +18,7 @@ from medseg_gan.systems.datasetgan.features import gather_pixels, upsample_maps
 from medseg_gan.systems.datasetgan.fit import drop_small_classes, fit_images, fit_pixels
 from medseg_gan.systems.datasetgan.interpreter import Interpreter, load_interpreter
 from medseg_gan.systems.datasetgan.tiles import classify_maps
+from medseg_gan.training.segmenter import read_training
 
 K = 3
 
@@ -207,6 +208,15 @@ def test_average_weighs_both_ensembles_equally(tmp_path, annotated, labels):
     labels_of = interpreter.predict_each(annotated.images, annotated.maps)
     assert (labels_of["average"] == expected).float().mean() > 0.999
     assert torch.equal(labels_of["average"], interpreter.predict(annotated.images, annotated.maps).labels)
+
+
+def test_networks_on_the_image_may_learn_for_longer(tmp_path, annotated, labels):
+    train(tmp_path / "as many", annotated, labels, labeller="image")
+    assert read_training(tmp_path / "as many" / "image-00")["steps"] == 12
+    train(tmp_path / "more", annotated, labels, labeller="image", image_steps=15)
+    assert read_training(tmp_path / "more" / "image-00")["steps"] == 15
+    with pytest.raises(MedsegError, match=r"trained otherwise \(image_steps changed\)"):
+        train(tmp_path / "more", annotated, labels, labeller="image", image_steps=16)
 
 
 def test_unlabelled_pixels_teach_nothing(annotated, labels):

@@ -79,6 +79,7 @@ class ClassifierTraining:
     class_balanced: bool
     shared_batches: bool
     steps: int
+    image_steps: int | None
     image_batch: int
     precision: str
 
@@ -169,6 +170,7 @@ def train_interpreter(
     class_balanced: bool = False,
     shared_batches: bool = False,
     steps: int = 400,
+    image_steps: int | None = None,
     image_batch: int = 4,
     image_members: int = 3,
     image_width: int = 16,
@@ -197,6 +199,7 @@ def train_interpreter(
         class_balanced: for the loss `pixels`: all classes are drawn equally often.
         shared_batches: for the loss `pixels`: all members see the same pixels in the same order.
         steps: of the loss `whole_image`, and of the image and joint networks.
+        image_steps: of the image networks; None for `steps`.
         image_batch: images a step, likewise.
         image_members: U-Nets on the augmented images alone, or joint networks.
         image_width: channels of their first level.
@@ -224,6 +227,7 @@ def train_interpreter(
         class_balanced=class_balanced,
         shared_batches=shared_batches,
         steps=steps,
+        image_steps=image_steps,
         image_batch=image_batch,
         precision=precision,
     )
@@ -297,7 +301,7 @@ def _image_jobs(folder: Path, names: list[str], training: ClassifierTraining, wi
                 "network": {"name": "unet", "num_classes": training.num_classes, "width": width},
                 "sources": [source],
                 "seed": mix_seed(training.seed, "image network", number),
-                "steps": training.steps,
+                "steps": training.image_steps or training.steps,
                 "batch_size": training.image_batch,
                 "checkpoints": 1,
                 "device": training.labels.device.type,
@@ -360,8 +364,8 @@ def _check_same_training(folder: Path, training: ClassifierTraining) -> None:
     path = folder / "trained_on.json"
     now = plain | digests
     before = read_json(path) if path.exists() else now
-    usual = {"max_steps": "None", "class_balanced": "False", "shared_batches": "False"}  # before these were settings
-    changed = [name for name in now if before.get(name, usual.get(name)) != now[name]]
+    usual = {"max_steps": "None", "image_steps": "None", "class_balanced": "False", "shared_batches": "False"}
+    changed = [name for name in now if before.get(name, usual.get(name)) != now[name]]  # usual: before it was a setting
     if changed:
         raise MedsegError(
             f"{folder} holds members trained otherwise ({', '.join(changed)} changed); "

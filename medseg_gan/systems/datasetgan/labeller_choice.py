@@ -68,6 +68,7 @@ def choose_labeller(
             "image_members": min(config.image_members, config.fold_members),
             "max_epochs": config.max_epochs,
             "steps": steps,
+            "image_steps": config.fold_steps or config.image_steps,
             "max_steps": PIXEL_STEPS * steps,
             **member_settings(config, inputs.precision),
         },

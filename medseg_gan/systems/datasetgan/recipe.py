@@ -277,7 +277,12 @@ class TrainInterpreter(Section):
     members: PositiveInt = Field(10, description="classifiers in the ensemble")
     max_epochs: PositiveInt = Field(100, description="epochs over all pixels (loss: pixels)")
     pixel_batch: PositiveInt = Field(64, description="pixels a step (loss: pixels)")
-    steps: PositiveInt = Field(400, description="steps (loss: whole_image, and the image labeller)")
+    steps: PositiveInt = Field(400, description="steps (loss: whole_image, and the image and joint labellers)")
+    image_steps: PositiveInt | None = Field(
+        None,
+        description="steps of the U-Nets on the image; none: as many as `steps`",
+        json_schema_extra={"fingerprint": "unless default"},
+    )
     image_members: PositiveInt = Field(3, description="U-Nets of the image labeller, networks of the joint one")
     image_width: PositiveInt = Field(16, multiple_of=16, description="channels of their first level")
     class_balanced: bool = Field(
@@ -311,7 +316,8 @@ class TrainInterpreter(Section):
     )
     fold_steps: PositiveInt | None = Field(
         None,
-        description="steps in a fold; none: as many as `steps`. Pixel classifiers stop after ten times as many",
+        description="steps of all networks in a fold; none: as many as in the end. Pixel classifiers stop after ten "
+        "times as many as `steps`",
         json_schema_extra={"fingerprint": "unless default"},
     )
     calibration: Literal["auto", "none", "temperature", "per_class"] = Field(

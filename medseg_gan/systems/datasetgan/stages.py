@@ -328,6 +328,7 @@ def fit_interpreter(
         members=config.members,
         max_epochs=config.max_epochs,
         steps=config.steps,
+        image_steps=config.image_steps,
         image_members=config.image_members,
         workers=process_count(config.workers, inputs.device),
         calibration=chosen.calibration if chosen else None,
