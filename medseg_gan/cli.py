@@ -365,6 +365,7 @@ def annotate(
     ] = "auto",
 ) -> None:
     """Paint a run's generated slices on a page of this machine; Ctrl-C ends it, what is saved stays."""
+    typer.echo(f"annotate: opening the page for {run} ...")  # the imports take up to a minute on a busy machine
     from medseg_gan.api import annotate_run
 
     annotate_run(run, port=port, open_browser=browser, device=device, say=typer.echo)

@@ -25,7 +25,7 @@ from medseg_gan.atomic import is_full_disk, read_json, write_json, write_text
 from medseg_gan.device import processor_name, resolve_device, resolve_precision, set_threads
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson
 from medseg_gan.recipe import import_object, resolved_text
-from medseg_gan.stages import Inputs, Plan, Stage, Step, finished_files, finished_files_below, notice, slow_default
+from medseg_gan.stages import Inputs, Plan, Stage, Step, finished_files, notice, slow_default
 
 _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy")
 
@@ -58,7 +58,7 @@ def run_plan(plan: Plan, say: Callable[[str], None] = print) -> Path:
         if line := slow_default(plan, steps, device):
             say(line)
         if plan.rerun:
-            _set_aside(plan, steps)
+            say(_set_aside(plan, steps))
         write_text(plan.run / "recipe.yaml", resolved_text(plan.recipe, device=device, medseg_gan=__version__))
 
         width = max(len(step.folder.name) for step in steps)
@@ -115,8 +115,7 @@ def _run_step(step: Step, inputs: Inputs) -> float:
         "threads": threads,
         **({"processes": processes.launched()} if step.stage.together else {}),
         **provenance(),
-        "files": finished_files(step.folder),
-        "files_below": finished_files_below(step.folder, step.stage.free),
+        "files": finished_files(step.folder, step.stage.free),
     }
     if inputs.device == "cuda":
         done["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
@@ -234,8 +233,8 @@ def _disk_full_said_plainly(folder: Path) -> Iterator[None]:
         raise MedsegError(f"disk full while writing {where}; free space and run the same command again") from error
 
 
-def _set_aside(plan: Plan, steps: list[Step]) -> None:
-    """Move the stage of `--rerun` and all later ones out of the way; nothing is deleted.
+def _set_aside(plan: Plan, steps: list[Step]) -> str:
+    """Move the stage of `--rerun` and all later ones out of the way; nothing is deleted. Returns what to say of it.
 
     Last stage first: killed in between, no finished stage is left without the earlier one it came from.
     """
@@ -243,10 +242,12 @@ def _set_aside(plan: Plan, steps: list[Step]) -> None:
     while aside.exists():
         aside = aside.with_name(f"{aside.name}+")
     first = next(number for number, step in enumerate(steps) if step.stage.name == plan.rerun)
-    for step in reversed(steps[first:]):
-        if step.folder.exists():
-            aside.mkdir(parents=True, exist_ok=True)
-            os.rename(step.folder, aside / step.folder.name)
+    earlier = [step.folder for step in steps[first:] if step.folder.exists()]
+    for folder in reversed(earlier):
+        aside.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, aside / folder.name)
+    moved = ", ".join(folder.name for folder in earlier)
+    return f"moved to {aside}: {moved}" if moved else f"{plan.rerun} has not been made yet"
 
 
 def _earlier_attempts(folder: Path) -> list[dict[str, float]]:

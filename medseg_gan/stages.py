@@ -23,6 +23,8 @@ Status = Literal["kept", "resume", "new", "refuse", "rerun", "later"]
 MARKS = ("started.json", "done.json")
 LOOKED_AT = ("tensorboard", "samples")
 """Subfolders of trainings that only people look at: what is lost there is no reason to train again."""
+MOST_HINTS = 4
+"""Settings that a refusal gives back to type."""
 Record = dict[str, Any]
 """What a stage is made with (`started.json`): its settings, the run's, its upstream's and the data's fingerprints."""
 
@@ -96,7 +98,7 @@ class Step:
     missing: tuple[str, ...] = ()
     """Files that the stage had when it was finished."""
     resized: tuple[str, ...] = ()
-    """Files of its subfolders that had another size then."""
+    """Files that had another size then."""
 
     @property
     def refusal(self) -> MedsegError:
@@ -111,8 +113,20 @@ class Step:
         changed = ", ".join(self.differences) or "unknown"
         return MedsegError(
             f"{self.stage.name}: settings changed since {self.folder} was made ({changed}). "
-            f"Use --rerun {self.stage.name} or another --out."
+            f"Use --rerun {self.stage.name} or another --out{self._as_it_was()}."
         )
+
+    def _as_it_was(self) -> str:
+        """How to go on with the stage as it is, where the command's or the profile's settings are what changed."""
+        words = []
+        for difference in self.differences:
+            name, _, change = difference.partition(": ")
+            old = change.partition(" -> ")[0]
+            if not change or name == "data" or old == "null" or old.endswith("..."):
+                return ""
+            place = name if name.startswith("run.") else f"{self.stage.name}.{name}"
+            words.append(f"--set {shlex.quote(f'{place}={old}'.replace(chr(34), ''))}")
+        return f", or keep it with {' '.join(words)}" if 0 < len(words) <= MOST_HINTS else ""
 
 
 @dataclass(frozen=True)
@@ -330,35 +344,29 @@ def slow_default(plan: Plan, steps: Collection[Step], device: str) -> str | None
     return f"{told} one of the profiles {', '.join(header.profiles)}"
 
 
-def finished_files(folder: Path) -> list[str]:
-    """Names of the files, not folders, that a stage just finished must keep: all but marks and checkpoints."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    return [name for name in names if name not in MARKS and not name.startswith((".", "checkpoint-"))]
+def finished_files(folder: Path, free: Collection[str] = ()) -> dict[str, int]:
+    """Sizes of the files that a stage just finished must keep, by their paths from its folder.
 
-
-def finished_files_below(folder: Path, free: Collection[str] = ()) -> dict[str, int]:
-    """Sizes of the files in subfolders that a stage just finished must keep, by their paths from its folder.
-
-    Not counted are hidden files, checkpoints, and whatever lies in a folder named in `LOOKED_AT` or `free`.
+    Not counted are its marks, hidden files, checkpoints, and whatever lies in a folder named in `LOOKED_AT` or `free`.
     """
     free = {*LOOKED_AT, *free}
     sizes = {}
-    for place in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        for path in walk_folder(place) if place.name not in free else ():
-            name = path.relative_to(folder)
-            if free.isdisjoint(name.parts[:-1]) and not name.name.startswith("checkpoint-"):
-                sizes[name.as_posix()] = path.stat().st_size
+    for path in walk_folder(folder):
+        name = path.relative_to(folder)
+        own_mark = len(name.parts) == 1 and name.name in MARKS
+        if free.isdisjoint(name.parts[:-1]) and not own_mark and not name.name.startswith("checkpoint-"):
+            sizes[name.as_posix()] = path.stat().st_size
     return sizes
 
 
 def _damaged_files(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Files noted in `done.json` that are gone, and those of another size; none for a stage of before they were noted.
+    """Files noted in `done.json` that are gone, and those of another size.
 
-    Of files in the stage's own folder only the names are noted.
+    Stages of before noted the names in their own folder alone, or nothing.
     """
     done = read_json(folder / "done.json")
-    done = done if isinstance(done, dict) else {}
-    sizes = dict.fromkeys(done.get("files", [])) | done.get("files_below", {})
+    noted = done.get("files", {}) if isinstance(done, dict) else {}
+    sizes = noted if isinstance(noted, dict) else dict.fromkeys(noted)
     missing = [name for name in sizes if not (folder / name).exists()]
     resized = [
         name

@@ -50,6 +50,12 @@ def test_every_end_is_one_line_and_an_exit_code(end, code, line):
     assert (result.exit_code, result.stderr) == (code, line + "\n")
 
 
+def test_annotate_says_a_line_before_its_long_imports(monkeypatch):
+    monkeypatch.setitem(sys.modules, "medseg_gan.api", None)  # what comes after the line ends here
+    result = call("annotate", "run")
+    assert result.exit_code == 1 and result.stdout == "annotate: opening the page for run ...\n"
+
+
 def test_interrupted_rerun_goes_on_without_rerun():
     call("recipe", "toy.yaml", "--out", "run")
     words = ["recipe", "toy.yaml", "--out", "run", "--set", "train.end=interrupt"]

@@ -271,6 +271,11 @@ def test_component_builds_with_what_the_code_provides():
             "train_interpreter.calibration=temperature cross-validates, which annotate.num_images=1 does not allow",
         ),
         (("report.audit_canaries=1001",), "report.audit_canaries"),
+        (("train_gan.batch_size=1000",), "total_kimg 0.32 ends before one step of batch_size 1000"),
+        (
+            ("synthesize.filter=none", "synthesize.filter_portion=0.5"),
+            "filter_portion 0.5 leaves out pairs by no filter",
+        ),
     ],
 )
 def test_settings_of_two_stages_that_contradict_are_refused_before_any_work(sets, reason):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from medseg_gan.atomic import read_json, write_json
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson
 from medseg_gan.plan import plan_recipe
 from medseg_gan.recipe import Section
-from medseg_gan.stages import data_manifest, finished_files, finished_files_below, result_settings
+from medseg_gan.stages import data_manifest, finished_files, result_settings
 from medseg_gan.systems import SYSTEMS
 
 TOY_CLI = [sys.executable, str(Path(__file__).with_name("toy_system.py")), "recipe"]
@@ -82,7 +83,7 @@ def test_changed_settings_are_refused_with_what_changed():
         run("train.lr=0.002", "train.part.width=5")
     assert str(caught.value) == (
         "train: settings changed since run/02-train was made (lr: 0.001 -> 0.002, part.width: 3 -> 5). "
-        "Use --rerun train or another --out."
+        "Use --rerun train or another --out, or keep it with --set train.lr=0.001 --set train.part.width=3."
     )
     assert [line.split()[1] for line in run()] == ["kept"] * 3  # a refusal changes nothing
 
@@ -314,7 +315,7 @@ def test_a_setting_that_only_observes_counts_where_another_makes_it_matter():
 
 def test_a_finished_stage_whose_files_are_gone_is_not_kept():
     run()
-    assert read_json("run/02-train/done.json")["files"] == ["state.json"]
+    assert read_json("run/02-train/done.json")["files"].keys() == {"state.json"}
     Path("run/02-train/state.json").unlink()
     assert statuses() == ["kept", "refuse", "kept"]
     told = "^run/02-train is finished but state.json is missing; make it anew with --rerun train$"
@@ -322,17 +323,44 @@ def test_a_finished_stage_whose_files_are_gone_is_not_kept():
         run()
     with pytest.raises(MedsegError, match=told):
         rebuild_report("run")
-    assert [line.split()[1] for line in run(rerun="train")] == ["kept", "started", "done", "started", "done"]
+    assert [line.split()[1] for line in run(rerun="train")[1:]] == ["kept", "started", "done", "started", "done"]
     rebuild_report("run", say=lambda line: None)
     assert statuses() == ["kept"] * 3
 
 
-def test_stages_of_before_files_were_noted_are_kept():
+def test_stages_of_before_sizes_were_noted_are_kept():
     run()
     done = read_json("run/02-train/done.json")
+    write_json("run/02-train/done.json", done | {"files": ["state.json"]})
+    Path("run/02-train/state.json").write_text("shorter")
+    assert statuses() == ["kept"] * 3
     write_json("run/02-train/done.json", {name: value for name, value in done.items() if name != "files"})
     Path("run/02-train/state.json").unlink()
     assert statuses() == ["kept"] * 3
+
+
+def test_a_cut_off_file_of_a_finished_stage_is_noticed():
+    run()
+    os.truncate("run/02-train/state.json", 1)
+    with pytest.raises(
+        MedsegError, match=r"^run/02-train is finished but state\.json has changed in size; make it anew"
+    ):
+        run()
+
+
+def test_a_refusal_says_how_to_keep_what_there_is():
+    run()
+    with pytest.raises(MedsegError) as refused:
+        run("train.steps=5")
+    kept = str(refused.value).partition("or keep it with --set ")[2].removesuffix(".")
+    assert kept.startswith("train.steps=")
+    assert [line.split()[1] for line in run(kept)] == ["kept"] * 3
+
+
+def test_what_a_rerun_moves_is_told():
+    run()
+    first, *_ = run(rerun="train")
+    assert re.fullmatch(r"moved to run/replaced/\S+: 02-train, report", first)
 
 
 def test_marks_hidden_files_folders_and_checkpoints_may_go(tmp_path):
@@ -340,7 +368,7 @@ def test_marks_hidden_files_folders_and_checkpoints_may_go(tmp_path):
     (folder / "samples").mkdir(parents=True)
     for name in ("started.json", "done.json", ".5-x", "checkpoint-3.pt", "G_ema.pt"):
         (folder / name).write_text("")
-    assert finished_files(folder) == ["G_ema.pt"]
+    assert finished_files(folder) == {"G_ema.pt": 0}
     for number, name in enumerate(
         (
             "unet/real-0/w.pt",
@@ -354,8 +382,8 @@ def test_marks_hidden_files_folders_and_checkpoints_may_go(tmp_path):
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("x" * (number + 2))
-    assert finished_files_below(folder, ("person",)) == {"unet/real-0/w.pt": 2}
-    assert finished_files_below(folder).keys() == {"unet/real-0/w.pt", "a/person/x"}
+    assert finished_files(folder, ("person",)) == {"G_ema.pt": 0, "unet/real-0/w.pt": 2}
+    assert finished_files(folder).keys() == {"G_ema.pt", "unet/real-0/w.pt", "a/person/x"}
 
 
 @pytest.fixture
@@ -397,12 +425,12 @@ def test_lost_and_changed_files_of_subfolders_are_noticed(with_folders):
 
 
 def test_folders_where_a_person_works_and_runs_of_before_are_kept(with_folders):
-    assert "person/masks/0000.png" not in read_json(with_folders / "done.json")["files_below"]
+    assert "person/masks/0000.png" not in read_json(with_folders / "done.json")["files"]
     shutil.rmtree(with_folders / "person")
     assert statuses() == ["kept"] * 3
     shutil.rmtree(with_folders / "a")
     done = read_json(with_folders / "done.json")
-    write_json(with_folders / "done.json", {name: value for name, value in done.items() if name != "files_below"})
+    write_json(with_folders / "done.json", done | {"files": ["state.json"]})
     assert statuses() == ["kept"] * 3
 
 

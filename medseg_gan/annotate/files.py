@@ -18,7 +18,8 @@ import hashlib
 import re
 import shutil
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ VERSION = 1
 """Of the manifest's format."""
 
 SHOWN = 6
-"""Missing masks named in the message; the rest are counted."""
+"""Missing masks, and empty ones, named in the message; the rest are counted."""
 
 
 @dataclass(frozen=True)
@@ -118,18 +119,25 @@ def exported_images(folder: Path) -> np.ndarray:
     """Images exported so far, `(N, H, W)` int16 HU; none for a folder without export.
 
     Raises:
-        MedsegError: an image, as NIfTI, PNG or slice of a stack, was changed after its export.
+        MedsegError: images, as NIfTI, PNG or slices of a stack, were changed after their export; a line for each file.
     """
     if not (folder / "manifest.json").exists():
         return np.empty((0, 0, 0), np.int16)
     manifest = read_manifest(folder)
-    images = np.stack([exported_image(folder, entry) for entry in manifest["images"]])
-    for entry, image in zip(manifest["images"], images, strict=True):
-        _check_png(folder / "images" / f"{entry['name']}.png", window_to_grey(image, manifest["window"]))
+    read: list[np.ndarray] = []
+    faults: list[str] = []
+    for entry in manifest["images"]:
+        with _noted(faults):
+            read.append(exported_image(folder, entry))
+            _check_png(folder / "images" / f"{entry['name']}.png", window_to_grey(read[-1], manifest["window"]))
+    _refuse(faults)
+    images = np.stack(read)
     number_of = {entry["name"]: number for number, entry in enumerate(manifest["images"])}
     for stack in manifest["stacks"]:
         shown = images[[number_of[name] for name in stack["images"]]]
-        _check_stack(folder / "images" / f"{stack['name']}.nii.gz", shown)
+        with _noted(faults):
+            _check_stack(folder / "images" / f"{stack['name']}.nii.gz", shown)
+    _refuse(faults)
     return images
 
 
@@ -147,7 +155,8 @@ def read_masks(folder: Path, table: LabelTable, *, next_command: str = "the same
     Raises:
         WaitingForPerson: masks are missing or blank.
         MedsegError: a mask has another size, unknown values, no image of its name or an image of another hash; an
-            image was painted twice, or is both painted and rejected.
+            image was painted twice, or is both painted and rejected. All that is wrong is told at once, a line for each
+            file or image.
     """
     manifest = read_manifest(folder)
     if manifest["classes"] != list(table.classes):
@@ -159,27 +168,36 @@ def read_masks(folder: Path, table: LabelTable, *, next_command: str = "the same
     affine = slice_affine(manifest["spacing"])
     names = [entry["name"] for entry in manifest["images"]]
     exported_images(folder)  # they are still those of the manifest, so the masks were painted on them
-    rejected = read_rejected(folder, names)
+    rejected: set[str] = set()
     masks: dict[str, np.ndarray] = {}
     origin: dict[str, Path] = {}
-    for path, slices in mask_files(folder, manifest):
-        stack = read_mask(path, (len(slices), height, width), table, affine)
-        for name, mask in zip(slices, stack, strict=True):
-            if not mask.any():
-                continue  # not painted yet: every image that is not rejected shows something
-            if name in masks:
-                raise MedsegError(f"image {name[:4]} is painted in both {origin[name]} and {path}; keep one of them")
-            masks[name], origin[name] = mask, path
-    both = sorted(set(masks) & rejected)
-    if both:
-        raise MedsegError(
-            f"image {both[0][:4]} is listed in {folder / 'rejected.txt'} and painted in {origin[both[0]]}; undo one"
+    empty: set[str] = set()
+    faults: list[str] = []
+    covers = _covers(manifest)
+    for path in _mask_paths(folder):
+        with _noted(faults):
+            slices = _images_behind(path, covers)
+            stack = read_mask(path, (len(slices), height, width), table, affine)
+            twice = []
+            for name, mask in zip(slices, stack, strict=True):
+                if not mask.any():
+                    empty.add(name)  # not painted yet: every image that is not rejected shows something
+                elif name in masks:
+                    twice.append(f"image {name[:4]} is painted in both {origin[name]} and {path}; keep one of them")
+                else:
+                    masks[name], origin[name] = mask, path
+            _refuse(twice)
+    with _noted(faults):
+        rejected = read_rejected(folder, names)
+    for name in sorted(set(masks) & rejected):
+        faults.append(
+            f"image {name[:4]} is listed in {folder / 'rejected.txt'} and painted in {origin[name]}; undo one"
         )
-    missing = [name[:4] for name in names if name not in masks and name not in rejected]
-    if missing:
-        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+    _refuse(faults)
+    lacking = [name for name in names if name not in masks and name not in rejected]
+    if lacking:
         raise WaitingForPerson(
-            f"{len(masks)} of {len(names) - len(rejected)} masks found; missing {', '.join(missing[:SHOWN])}{more}. "
+            f"{len(masks)} of {len(names) - len(rejected)} masks found; {_lacking(lacking, empty)}. "
             f"Paint them in {folder} (README.txt says how), then run {next_command}"
         )
     blank = np.full((height, width), UNLABELLED, np.uint8)
@@ -188,6 +206,37 @@ def read_masks(folder: Path, table: LabelTable, *, next_command: str = "the same
         accepted=np.array([name not in rejected for name in names]),
         sha256=[entry["sha256"] for entry in manifest["images"]],
     )
+
+
+def _lacking(names: list[str], empty: set[str]) -> str:
+    """What masks of these images are waited for: those that are not there, and those that hold no class."""
+    told = []
+    if missing := [name[:4] for name in names if name not in empty]:
+        told.append(f"missing {_some(missing)}")
+    if blank := [name[:4] for name in names if name in empty]:
+        ending = "s" if len(blank) == 1 else ""
+        told.append(f"{_some(blank)} hold{ending} no class and so count{ending} as not painted")
+    return "; ".join(told)
+
+
+def _some(numbers: list[str]) -> str:
+    more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+    return ", ".join(numbers[:SHOWN]) + more
+
+
+@contextmanager
+def _noted(faults: list[str]) -> Iterator[None]:
+    """Note an error instead of ending with it, so that a person hears of all that is wrong at once."""
+    try:
+        yield
+    except MedsegError as error:
+        faults.append(str(error))
+
+
+def _refuse(faults: list[str]) -> None:
+    """Tell all faults, one on each line, if there are any."""
+    if faults:
+        raise MedsegError("\n".join(faults))
 
 
 def offer_earlier_masks(folder: Path, earlier: Path, names: Collection[str] | None = None) -> int:
@@ -326,26 +375,36 @@ def answers_sha256(folder: Path) -> str:
 
 
 def mask_files(folder: Path, manifest: dict[str, Any]) -> list[tuple[Path, list[str]]]:
-    """Mask files with the images each one covers; a file that belongs to no image is refused."""
+    """Mask files with the images each one covers; files that belong to no image are refused, a line for each."""
     covers = _covers(manifest)
-    numbered = {name.split("-")[0]: name for name in covers}
-    found = []
-    for path in sorted((folder / "masks").glob("*")):
-        if path.name.startswith("."):
-            continue  # a viewer's or an interrupted copy's own file
-        stem = mask_stem(path)
-        if stem == path.name:
-            raise MedsegError(f"{path} is neither .png nor .nii.gz or .nrrd; save the mask as one of them")
-        if stem not in covers:
-            other = numbered.get(stem.split("-")[0])
-            hint = (
-                f"was painted on another image than {other} (a mask of another run?); repaint it"
-                if other and "-" in stem
-                else "belongs to no image"
-            )
-            raise MedsegError(f"{path} {hint}. Masks carry the name of their image, such as {next(iter(covers))}")
-        found.append((path, covers[stem]))
+    found: list[tuple[Path, list[str]]] = []
+    faults: list[str] = []
+    for path in _mask_paths(folder):
+        with _noted(faults):
+            found.append((path, _images_behind(path, covers)))
+    _refuse(faults)
     return found
+
+
+def _mask_paths(folder: Path) -> list[Path]:
+    """All files for masks but a viewer's or an interrupted copy's own, in the order of their names."""
+    return [path for path in sorted((folder / "masks").glob("*")) if not path.name.startswith(".")]
+
+
+def _images_behind(path: Path, covers: dict[str, list[str]]) -> list[str]:
+    """Names of the images that a mask file covers, by its own name."""
+    stem = mask_stem(path)
+    if stem == path.name:
+        raise MedsegError(f"{path} is neither .png nor .nii.gz or .nrrd; save the mask as one of them")
+    if stem not in covers:
+        other = {name.split("-")[0]: name for name in covers}.get(stem.split("-")[0])
+        hint = (
+            f"was painted on another image than {other} (a mask of another run?); repaint it"
+            if other and "-" in stem
+            else "belongs to no image"
+        )
+        raise MedsegError(f"{path} {hint}. Masks carry the name of their image, such as {next(iter(covers))}")
+    return covers[stem]
 
 
 def _covers(manifest: dict[str, Any]) -> dict[str, list[str]]:
@@ -365,7 +424,7 @@ def read_rejected(folder: Path, names: list[str]) -> set[str]:
     if not path.exists():
         return set()
     by_number = {name[:4]: name for name in names}
-    rejected = set()
+    rejected, faults = set[str](), list[str]()
     try:
         lines = path.read_text(encoding="utf-8-sig").split()
     except UnicodeDecodeError as error:
@@ -373,8 +432,10 @@ def read_rejected(folder: Path, names: list[str]) -> set[str]:
     for line in lines:
         number = line.split("-")[0].zfill(4)
         if number not in by_number:
-            raise MedsegError(f"{path} lists {line}, which is no image; wanted numbers from 0000 to {names[-1][:4]}")
-        rejected.add(by_number[number])
+            faults.append(f"{path} lists {line}, which is no image; wanted numbers from 0000 to {names[-1][:4]}")
+        else:
+            rejected.add(by_number[number])
+    _refuse(faults)
     return rejected
 
 

@@ -89,8 +89,65 @@ def test_waits_and_names_what_is_missing(tmp_path, images, masks):
     names = export(tmp_path, images)
     save_grey(tmp_path, names[1], masks[1])
     save_grey(tmp_path, names[2], np.zeros(SIZE, np.uint8))  # saved, but nothing painted
-    with pytest.raises(WaitingForPerson, match=r"1 of 4 masks found; missing 0000, 0002, 0003\..*then run go on"):
+    told = r"1 of 4 masks found; missing 0000, 0003; 0002 holds no class and so counts as not painted\..*then run go on"
+    with pytest.raises(WaitingForPerson, match=told):
         read_masks(tmp_path, TABLE, next_command="go on")
+
+
+def test_empty_masks_are_told_apart_from_missing_ones_unless_painted_or_rejected_elsewhere(tmp_path, images, masks):
+    names = export(tmp_path, np.concatenate([images, images + 1, images + 2]))
+    for name in names[:9]:
+        save_grey(tmp_path, name, np.zeros(SIZE, np.uint8))
+    (tmp_path / "rejected.txt").write_text("8\n")
+    save_nifti(tmp_path / "masks" / f"{names[7]}.nii.gz", masks[:1], tmp_path / "images" / f"{names[7]}.nii.gz")
+    told = (
+        "1 of 11 masks found; missing 0009, 0010, 0011; "
+        "0000, 0001, 0002, 0003, 0004, 0005 and 1 more hold no class and so count as not painted. Paint"
+    )
+    with pytest.raises(WaitingForPerson) as waiting:
+        read_masks(tmp_path, TABLE)
+    assert str(waiting.value).startswith(told)
+    for name, mask in zip(names[9:], masks, strict=False):
+        save_grey(tmp_path, name, mask)
+    with pytest.raises(WaitingForPerson, match=r"^4 of 11 masks found; 0000, 0001"):
+        read_masks(tmp_path, TABLE)
+
+
+def test_all_faults_are_told_at_once_a_line_for_each(tmp_path, images, masks):
+    names = export(tmp_path, images)
+    save_grey(tmp_path, names[0], masks[0][:, :-1])
+    save_grey(tmp_path, names[1], masks[1] + 70)
+    for k in (2, 3):
+        save_grey(tmp_path, names[k], masks[k])
+    save_nifti(tmp_path / "masks" / f"{names[3]}.nii.gz", masks[3:], tmp_path / "images" / f"{names[3]}.nii.gz")
+    save_grey(tmp_path, "heart", masks[0])
+    (tmp_path / "rejected.txt").write_text("2\n")
+    with pytest.raises(MedsegError) as refused:
+        read_masks(tmp_path, TABLE)
+    faults = [
+        f"{names[0]}.png is 15x12x1",
+        f"{names[1]}.png has the unknown values 70, 71",
+        "image 0003 is painted in both",
+        "heart.png belongs to no image",
+        "image 0002 is listed in",
+    ]
+    lines = str(refused.value).splitlines()
+    assert len(lines) == len(faults) and all(part in line for part, line in zip(faults, lines, strict=True)), lines
+    (tmp_path / "rejected.txt").write_text("77\n2\n78\n")
+    with pytest.raises(MedsegError, match=r"belongs to no image.*\n.* lists 77, .*\n.* lists 78, "):
+        read_masks(tmp_path, TABLE)
+
+
+def test_all_images_that_were_changed_are_told_at_once(tmp_path, images):
+    names = export(tmp_path, images)
+    for name in names[1:3]:
+        path = tmp_path / "images" / f"{name}.nii.gz"
+        save_nifti(path, np.ones((1, *SIZE), np.uint8), path)
+    (tmp_path / "images" / f"{names[3]}.png").write_bytes(b"")
+    with pytest.raises(MedsegError) as refused:
+        read_masks(tmp_path, TABLE)
+    lines = str(refused.value).splitlines()
+    assert len(lines) == 3 and all(name in line for name, line in zip(names[1:], lines, strict=True)), lines
 
 
 def test_a_rejected_image_needs_no_mask(tmp_path, images, masks):

@@ -119,8 +119,8 @@ def test_the_lung_rule_speaks_the_ids_of_any_table() -> None:
 
 def one_line(run: Path, *words: str) -> tuple[int, str]:
     ended = CliRunner().invoke(app, ["annotate", str(run), "--no-browser", *words])
-    lines = [line for line in ended.output.splitlines() if line.strip()]
-    assert len(lines) == 1, ended.output
+    opening, *lines = [line for line in ended.output.splitlines() if line.strip()]
+    assert opening == f"annotate: opening the page for {run} ..." and len(lines) == 1, ended.output
     return ended.exit_code, lines[0]
 
 

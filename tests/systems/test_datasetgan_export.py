@@ -122,6 +122,8 @@ def test_dicom_and_onnx_are_written_where_their_packages_are(run: Path, tmp_path
         (("--to", "bundle", "--row", "hybird"), "--row hybird: the run trained none; it has .*did you mean hybrid"),
         (("--to", "bundle", "--network", "fcn"), "--network fcn: the run trained none; it has unet"),
         (("--to", "nnunet", "--dataset-id", "7"), "--dataset-id.*(in the range|equal to 11)"),
+        (("--to", "nnunet", "--what", "real", "--num", "2"), "--num counts generated pairs .* with --what real; leave"),
+        (("--to", "bundle", "--num", "2"), "--num counts generated pairs .* no meaning with --what segmenter; leave"),
         (("--to", "tape"), "'tape' is not one of"),
         (("--to", "shards", "--out", ""), "--out is empty"),
     ],

@@ -289,6 +289,8 @@ DAMAGES = {
         lambda out: cut(out / "shard-000001.csv", (out / "shard-000001.csv").read_bytes()[:-1].rindex(b"\n") + 1),
         "of other pairs",
     ),
+    "record lost": ("png", lambda out: (out / "shard-000001.csv").unlink(), "lacks its record, shard-000001.csv"),
+    "tar's record lost": ("shards", lambda out: (out / "shard-000001.csv").unlink(), "its record, shard-000001.csv"),
     "no bytes": ("png", lambda out: (out / "shard-000001.csv").write_bytes(b"\xff\x00"), "cut off or edited"),
 }
 
@@ -513,11 +515,25 @@ def test_folders_of_others_are_refused(run: Path, tmp_path: Path) -> None:
 
 def test_other_settings_are_refused_with_what_changed(run: Path, whole: Path) -> None:
     before = hashes(whole)
-    with pytest.raises(MedsegError, match=r"num: 56 -> 60.*another --out; more pairs are those from --start on"):
+    with pytest.raises(MedsegError, match=r"num: 56 -> 60\); use another --out with --start 56 --num 4 for the pairs"):
         synthesize_pairs(run, 60, whole, to="png", shard=SHARD, workers=1)
+    for fewer_or_otherwise in ({"num": 20}, {"num": 60, "start": 8}):  # there is no rest to ask for
+        with pytest.raises(MedsegError, match=r"num: 56 -> .*; use another --out$"):
+            synthesize_pairs(run, out=whole, to="png", shard=SHARD, workers=1, **fewer_or_otherwise)
     with pytest.raises(MedsegError, match=r'format: "png" -> "nifti"'):
         synthesize_pairs(run, NUM, whole, to="nifti", shard=SHARD, workers=1)
     assert hashes(whole) == before
+
+
+def test_the_rest_of_a_larger_number_is_what_the_hint_asks_for(run: Path, tmp_path: Path) -> None:
+    words = (run, "--to", "png", "--shard", 8, "--workers", 1, "--out")
+    call(*words, tmp_path / "some", "--start", 4, "--num", 4)
+    code, (told,) = call(*words, tmp_path / "some", "--start", 4, "--num", 12)
+    hint = told.partition("use another --out with ")[2].partition(" for ")[0]
+    assert (code, hint) == (1, "--start 8 --num 8")
+    call(*words, tmp_path / "rest", *hint.split())
+    call(*words, tmp_path / "all", "--start", 4, "--num", 12)
+    assert rows(tmp_path / "some") + rows(tmp_path / "rest") == rows(tmp_path / "all")
 
 
 def test_a_run_with_other_weights_or_unfinished_stages_is_refused(run: Path, tmp_path: Path) -> None:

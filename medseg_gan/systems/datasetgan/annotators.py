@@ -239,7 +239,7 @@ def annotate_by_person(
 
     Raises:
         WaitingForPerson: masks are missing.
-        MedsegError: a mask does not fit its image, or the candidates ran out.
+        MedsegError: masks do not fit their images, a line for each, or the candidates ran out.
     """
     count = wanted
     while count <= len(candidates):

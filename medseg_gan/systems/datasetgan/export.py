@@ -29,6 +29,9 @@ from medseg_gan.training.segmenter import load_segmenter, read_training
 from medseg_gan.training.stylegan2 import load_generator
 
 DATA = ("synthetic", "real", "hybrid")
+WITH_PAIRS = ("synthetic", "hybrid")
+"""What holds generated pairs, which --num counts."""
+
 CHOICES = {
     "nnunet": DATA,
     "dicom-seg": DATA,
@@ -76,6 +79,8 @@ def export(
     what = what or CHOICES[to][0]
     if what not in CHOICES[to]:
         raise UsageError(f"--to {to} has no --what {what}; wanted {' or '.join(CHOICES[to])}")
+    if num is not None and what not in WITH_PAIRS:
+        raise UsageError(f"--num counts generated pairs and has no meaning with --what {what}; leave --num out")
     run = _Run(plan, licence)
     if what in DATA:
         return _export_data(run, to, out, what, dataset_id, file_format, num)

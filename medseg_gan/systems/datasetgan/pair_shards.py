@@ -129,7 +129,7 @@ def fault(folder: Path, shard: Shard, to: str) -> str | None:
     """What is wrong with a shard, by presence and size of its files; None if it is whole."""
     record, path = record_of(folder, shard), folder / shard_name(shard.number, to)
     if not record.is_file():
-        return "was not finished"
+        return f"lacks its record, {record.name}" if path.exists() else "was not finished"
     try:
         rows = read_record(record)
     except MedsegError:

@@ -18,7 +18,7 @@ from medseg_gan.atomic import read_json, write_json
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.device import resolve_device
 from medseg_gan.errors import MedsegError, UsageError, did_you_mean
-from medseg_gan.export.pair_files import FORMATS
+from medseg_gan.export.pair_files import FORMATS, shard_name
 from medseg_gan.stages import Plan, changed_values
 from medseg_gan.systems.datasetgan.factory import Judge, LabelFactory
 from medseg_gan.systems.datasetgan.factory_files import FactoryFiles, factory_files, has_lost_quality
@@ -148,7 +148,9 @@ def _tell_damage(folder: Path, asked: Sequence[Shard], mine: Sequence[Shard], sh
     Returns:
         Those of all processes that do not fit.
     """
-    once = [one for one in mine if record_of(folder, one).is_file()]
+    once = [
+        one for one in mine if record_of(folder, one).is_file() or (folder / shard_name(one.number, shape.to)).exists()
+    ]
     looked_at = progress(once, "synthesize: checking", "shard") if once else ()
     wrong = {one.number: told for one in looked_at if (told := damage(folder, one, shape))}
     flags = torch.tensor([[float(one.number in wrong) for one in asked] + [0.0]])
@@ -299,11 +301,20 @@ def _begin(folder: Path, settings: Mapping[str, Any]) -> None:
             raise MedsegError(f"{path} was cut off or edited; remove {folder}, or use another --out") from error
         changed = changed_values(before, dict(settings))
         if changed:
-            hint = "; more pairs are those from --start on" if changed[0].startswith("num:") else ""
-            raise MedsegError(f"{folder} was begun otherwise ({', '.join(changed)}); use another --out{hint}")
+            raise MedsegError(
+                f"{folder} was begun otherwise ({', '.join(changed)}); use another --out{_further(before, settings)}"
+            )
         return
     if processes.is_first():
         try:
             write_json(path, settings)
         except OSError as error:
             raise UsageError(f"--out {folder} cannot be written to ({error.strerror}); choose another") from error
+
+
+def _further(before: Any, settings: Mapping[str, Any]) -> str:
+    """How the pairs are asked for that a folder lacks, where nothing but their number grew; else nothing."""
+    had = before.get("num") if isinstance(before, dict) else None
+    if not isinstance(had, int) or had >= settings["num"] or changed_values(before, {**settings, "num": had}):
+        return ""
+    return f" with --start {settings['start'] + had} --num {settings['num'] - had} for the pairs that it lacks"

@@ -174,6 +174,15 @@ class TrainGan(Section):
     )
 
     @model_validator(mode="after")
+    def _a_step_fits(self) -> TrainGan:
+        if self.total_kimg * 1000 < self.batch_size:
+            raise ValueError(
+                f"total_kimg {self.total_kimg:g} ends before one step of batch_size {self.batch_size}; "
+                "raise the one or lower the other"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _groups_divide(self) -> TrainGan:
         if self.batch_size % self.gpus:
             raise ValueError(f"batch_size {self.batch_size} cannot be shared by gpus {self.gpus}; choose a multiple")
@@ -361,6 +370,15 @@ class Synthesize(Section):
     def dropped(self) -> float:
         """Share of the pairs that is left out."""
         return 0.0 if self.filter == "none" else self.filter_portion
+
+    @model_validator(mode="after")
+    def _a_portion_has_a_filter(self) -> Synthesize:
+        if self.filter == "none" and self.filter_portion:
+            raise ValueError(
+                f"filter_portion {self.filter_portion:g} leaves out pairs by no filter; name one, or give "
+                "filter_portion 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _quirk_drops_enough(self) -> Synthesize:
