@@ -6,13 +6,8 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from medseg_gan.annotate.files import (
-    answers_sha256,
-    export_images,
-    image_sha256,
-    offer_earlier_masks,
-    read_masks,
-)
+from medseg_gan.annotate.answers import answers_sha256, offer_earlier_masks, read_masks
+from medseg_gan.annotate.files import export_images, image_sha256
 from medseg_gan.errors import MedsegError, WaitingForPerson
 from medseg_gan.labels import lookup_table
 

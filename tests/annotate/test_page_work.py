@@ -8,7 +8,7 @@ import pytest
 from annotation_example import SIZE, TABLE, scribble, work_of
 from PIL import Image
 
-from medseg_gan.annotate.files import read_masks
+from medseg_gan.annotate.answers import read_masks
 from medseg_gan.annotate.work import AnnotationWork, Overtaken
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import lookup_table

@@ -12,7 +12,8 @@ import pytest
 from finished_run import SIZE, SPACING, TABLE, WINDOW, finished_run
 from typer.testing import CliRunner
 
-from medseg_gan.annotate.files import export_images, read_masks
+from medseg_gan.annotate.answers import read_masks
+from medseg_gan.annotate.files import export_images
 from medseg_gan.atomic import write_json
 from medseg_gan.cli import app
 from medseg_gan.data.slices import to_hu

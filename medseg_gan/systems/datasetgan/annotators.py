@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from medseg_gan.annotate.files import export_images, exported_images, offer_earlier_masks, read_masks
+from medseg_gan.annotate.answers import offer_earlier_masks, read_masks
+from medseg_gan.annotate.files import export_images, exported_images
 from medseg_gan.data.lungs import lungs_of_slice
 from medseg_gan.data.slices import to_hu
 from medseg_gan.errors import MedsegError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medseg_gan.annotate.files import answers_sha256
+from medseg_gan.annotate.answers import answers_sha256
 from medseg_gan.atomic import read_json
 
 ANSWERS = "answers_sha256"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medseg_gan import processes
-from medseg_gan.annotate.files import answers_sha256
+from medseg_gan.annotate.answers import answers_sha256
 from medseg_gan.atomic import read_json, write_array, write_json, write_text
 from medseg_gan.checkpoint import load_checkpoint
 from medseg_gan.data.phantom.patient import EDITION
