@@ -359,21 +359,33 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "02-train_gan/G_ema.pt": (cut, "train_gan was finished, make it anew with --rerun train_gan"),
-    "01-prepare/cases.json": (cut, "prepare was finished, make it anew with --rerun prepare"),
-    "01-prepare/images.npy": (cut, "prepare was finished, make it anew with --rerun prepare"),
-    "01-prepare/labels.npy": (Path.unlink, "is finished but labels.npy is missing; make it anew with --rerun prepare"),
-    "02-train_gan/started.json": (cut, "it was cut off or edited, remove it"),
-    "recipe.yaml": (lambda path: path.write_text("{"), "remove the file, every run writes it anew"),
-}
+def reverse(path: Path) -> None:
+    """Damage that no size tells."""
+    path.write_bytes(path.read_bytes()[::-1])
 
 
-@pytest.mark.parametrize("name", DAMAGES)
+DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
+    ("02-train_gan/G_ema.pt", cut, "is finished but G_ema.pt has changed in size; make it anew with --rerun train_gan"),
+    ("02-train_gan/G_ema.pt", reverse, "train_gan was finished, make it anew with --rerun train_gan"),
+    ("01-prepare/cases.json", reverse, "prepare was finished, make it anew with --rerun prepare"),
+    ("01-prepare/images.npy", reverse, "prepare was finished, make it anew with --rerun prepare"),
+    ("01-prepare/labels.npy", Path.unlink, "is finished but labels.npy is missing; make it anew with --rerun prepare"),
+    ("02-train_gan/started.json", cut, "it was cut off or edited, remove it"),
+    ("recipe.yaml", lambda path: path.write_text("{"), "remove the file, every run writes it anew"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "line"), DAMAGES)
 def test_damaged_files_of_finished_stages(
-    name: str, segthor: Path, waiting: Path, tmp_path: Path, command: Command
+    name: str,
+    damage: Callable[[Path], object],
+    line: str,
+    segthor: Path,
+    waiting: Path,
+    tmp_path: Path,
+    command: Command,
 ) -> None:
-    run, (damage, line) = tmp_path / "run", DAMAGES[name]
+    run = tmp_path / "run"
     shutil.copytree(waiting, run)
     damage(run / name)
     ended = command("--data", segthor, "--out", run, "--until", "annotate", *TINY)

@@ -105,13 +105,13 @@ def test_no_artefact_of_the_run_names_anybody(run: Path) -> None:
     [("nnunet", "real"), ("nnunet", "hybrid"), ("shards", "real"), ("bundle", "segmenter"), ("bundle", "factory")],
 )
 def test_no_export_names_anybody(run: Path, tmp_path: Path, to: str, what: str) -> None:
-    export_run(run, to, tmp_path / "out", what=what, num=3 if to == "shards" else None)
+    export_run(run, to, tmp_path / "out", what=what)
     assert assert_nameless(tmp_path / "out") > 2
 
 
 def test_dicom_of_real_slices_names_nobody(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("highdicom", reason="highdicom is not installed")
-    export_run(run, "dicom-seg", tmp_path / "out", what="real", num=2)
+    export_run(run, "dicom-seg", tmp_path / "out", what="real")
     assert assert_nameless(tmp_path / "out") > 2
 
 

@@ -268,7 +268,7 @@ def test_no_profile_drops_pairs_unless_asked(tmp_path):
         assert (settings.dropped, settings.quirk) == (0.0, False)
     asked = synthesize_settings(tmp_path, "demo", "filter=quality", "filter_portion=0.1")
     assert (asked.filter, asked.dropped) == ("quality", 0.1)
-    assert synthesize_settings(tmp_path, "demo", "filter=none", "filter_portion=0.1").dropped == 0.0
+    assert synthesize_settings(tmp_path, "demo", "filter=none").dropped == 0.0
     assert synthesize_settings(tmp_path, "paper", "filter_portion=0.1", "quirk=true").quirk
 
 
@@ -279,6 +279,7 @@ def test_no_profile_drops_pairs_unless_asked(tmp_path):
         (("quirk=true", "filter=quality"), "wants filter: uncertainty"),
         (("quality_folds=1",), "at least 2, or 0"),
         (("filter=best",), "filter"),
+        (("filter=none", "filter_portion=0.1"), "by no filter"),
     ],
 )
 def test_settings_that_contradict_are_refused(tmp_path, sets, words):
