@@ -85,6 +85,18 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A setting that has another value than before; None where it had none, or has none now."""
+
+    name: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.name}: {show_value(self.old)} -> {show_value(self.new)}"
+
+
+@dataclass(frozen=True)
 class Step:
     """A stage in a plan."""
 
@@ -94,7 +106,8 @@ class Step:
     needs: tuple[str, ...]
     record: Record
     status: Status
-    differences: tuple[str, ...] = ()
+    differences: tuple[Change | str, ...] = ()
+    """Settings that changed, and in words what else did."""
     missing: tuple[str, ...] = ()
     """Files that the stage had when it was finished."""
     resized: tuple[str, ...] = ()
@@ -110,7 +123,7 @@ class Step:
             return MedsegError(
                 f"{self.folder} is finished but {names[0]}{verb} {what}; make it anew with --rerun {self.stage.name}"
             )
-        changed = ", ".join(self.differences) or "unknown"
+        changed = ", ".join(map(str, self.differences)) or "unknown"
         return MedsegError(
             f"{self.stage.name}: settings changed since {self.folder} was made ({changed}). "
             f"Use --rerun {self.stage.name} or another --out{self._as_it_was()}."
@@ -119,13 +132,12 @@ class Step:
     def _as_it_was(self) -> str:
         """How to go on with the stage as it is, where the command's or the profile's settings are what changed."""
         words = []
-        for difference in self.differences:
-            name, _, change = difference.partition(": ")
-            old = change.partition(" -> ")[0]
-            if not change or name == "data" or old == "null" or old.endswith("..."):
+        for change in self.differences:
+            if isinstance(change, str) or change.old is None:
                 return ""
-            place = name if name.startswith("run.") else f"{self.stage.name}.{name}"
-            words.append(f"--set {shlex.quote(f'{place}={old}'.replace(chr(34), ''))}")
+            place = change.name if change.name.startswith("run.") else f"{self.stage.name}.{change.name}"
+            old = change.old if isinstance(change.old, str) else json.dumps(change.old)
+            words.append(f"--set {shlex.quote(f'{place}={old}')}")
         return f", or keep it with {' '.join(words)}" if 0 < len(words) <= MOST_HINTS else ""
 
 
@@ -304,7 +316,7 @@ def data_manifest(folder: Path) -> Record:
     return {"kind": "folder", "files": files, "bytes": total, "sha256": digest.hexdigest()}
 
 
-def _compare(folder: Path, record: Record) -> tuple[Status, tuple[str, ...]]:
+def _compare(folder: Path, record: Record) -> tuple[Status, tuple[Change | str, ...]]:
     """Status of a stage folder against what the stage would be made with now.
 
     A stage that failed before it made anything is new: mended data or settings are not refused for its sake.
@@ -376,10 +388,10 @@ def _damaged_files(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(missing), tuple(resized)
 
 
-def _differences(old: Record, new: Record) -> list[str]:
-    """What changed, as `lr: 0.002 -> 0.001`."""
-    changes = changed_values(old.get("settings", {}), new["settings"])
-    changes += [f"run.{text}" for text in changed_values(old.get("run", {}), new["run"])]
+def _differences(old: Record, new: Record) -> list[Change | str]:
+    """What changed: settings, and in words what else did."""
+    changes: list[Change | str] = [*changed_values(old.get("settings", {}), new["settings"])]
+    changes += changed_values(old.get("run", {}), new["run"], "run")
     if old.get("data") != new.get("data"):
         changes.append(f"data: {_describe(old.get('data'))} -> {_describe(new.get('data'))}")
     if not changes:  # a run setting changes everything upstream too; say it once
@@ -389,13 +401,13 @@ def _differences(old: Record, new: Record) -> list[str]:
     return changes
 
 
-def changed_values(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Differing leaves of two nested mappings, such as `lr: 0.002 -> 0.001`."""
+def changed_values(old: Any, new: Any, prefix: str = "") -> list[Change]:
+    """Differing leaves of two nested mappings; as text `lr: 0.002 -> 0.001`."""
     if isinstance(old, dict) and isinstance(new, dict):
         dot = f"{prefix}." if prefix else ""
         keys = [*new, *(key for key in old if key not in new)]
-        return [text for key in keys for text in changed_values(old.get(key), new.get(key), f"{dot}{key}")]
-    return [] if old == new else [f"{prefix}: {show_value(old)} -> {show_value(new)}"]
+        return [change for key in keys for change in changed_values(old.get(key), new.get(key), f"{dot}{key}")]
+    return [] if old == new else [Change(prefix, old, new)]
 
 
 def _describe(manifest: Record | None) -> str:

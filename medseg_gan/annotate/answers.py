@@ -145,7 +145,7 @@ def offer_earlier_masks(folder: Path, earlier: Path, names: Collection[str] | No
     answered = rejected | {name for _, covered in mask_files(folder, new) for name in covered}
     again = {twin_of.get(digest_of[name], "") for name in read_rejected(earlier, list(digest_of))} - answered - {""}
     offered = set(again)
-    for path in sorted((earlier / "masks").glob("[!.]*")):
+    for path in _mask_paths(earlier):
         covered = _covers(old).get(mask_stem(path), [])
         twins = tuple(twin_of.get(digest_of[name], "") for name in covered)
         stem = twins[0] if len(twins) == 1 else stack_of.get(twins)
@@ -164,7 +164,7 @@ def offer_earlier_masks(folder: Path, earlier: Path, names: Collection[str] | No
 def answers_sha256(folder: Path) -> str:
     """Hash of all that a person left in an annotation folder: masks and rejections."""
     digest = hashlib.sha256()
-    for path in [*sorted((folder / "masks").glob("[!.]*")), folder / "rejected.txt"]:
+    for path in [*_mask_paths(folder), folder / "rejected.txt"]:
         if path.is_file():
             digest.update(repr((path.name, hashlib.sha256(path.read_bytes()).hexdigest())).encode())
     return digest.hexdigest()

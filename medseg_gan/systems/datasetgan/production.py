@@ -301,9 +301,8 @@ def _begin(folder: Path, settings: Mapping[str, Any]) -> None:
             raise MedsegError(f"{path} was cut off or edited; remove {folder}, or use another --out") from error
         changed = changed_values(before, dict(settings))
         if changed:
-            raise MedsegError(
-                f"{folder} was begun otherwise ({', '.join(changed)}); use another --out{_further(before, settings)}"
-            )
+            found = ", ".join(map(str, changed))
+            raise MedsegError(f"{folder} was begun otherwise ({found}); use another --out{_further(before, settings)}")
         return
     if processes.is_first():
         try:
