@@ -25,17 +25,17 @@ from medseg_gan.annotate.strokes import label_to_layer
 from medseg_gan.annotate.times import dice_by_class
 from medseg_gan.annotate.work import AnnotationWork
 from medseg_gan.data.slices import SliceStore, to_unit
-from medseg_gan.device import processor_name
 from medseg_gan.errors import WaitingForPerson
 from medseg_gan.labels import LabelTable
+from medseg_gan.machine.device import processor_name
+from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.networks.segmenters import predict_labels
-from medseg_gan.plan import open_run
-from medseg_gan.seeding import mix_seed
-from medseg_gan.systems.datasetgan.annotation_page import LUNG_RULE, build_guide
-from medseg_gan.systems.datasetgan.annotators import annotate_by_person
-from medseg_gan.systems.datasetgan.features import FeatureExtractor
+from medseg_gan.systems.datasetgan.annotation.annotators import annotate_by_person
+from medseg_gan.systems.datasetgan.annotation.page import LUNG_RULE, build_guide
 from medseg_gan.systems.datasetgan.recipe import DatasetGanRecipe
-from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling, reserved
+from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor
+from medseg_gan.systems.datasetgan.samples.images import ImageSource, Sampling, reserved
+from medseg_gan.systems.plan import open_run
 from medseg_gan.training.segmenter import load_segmenter
 from medseg_gan.training.stylegan2 import load_generator
 

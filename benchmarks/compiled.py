@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from medseg_gan.device import autocast, processor_name, resolve_device
+from medseg_gan.machine.device import autocast, processor_name, resolve_device
 from stylegan2_ada_pytorch import Discriminator, Generator
 
 NETWORKS = {"64² (1024, 64)": (64, 1024, 64), "64² (4096, 512)": (64, 4096, 512)}

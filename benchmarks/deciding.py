@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from medseg_gan import run_recipe
-from medseg_gan.atomic import read_json
 from medseg_gan.data.slices import SliceStore
-from medseg_gan.device import processor_name
 from medseg_gan.evaluation.floors import floors
 from medseg_gan.evaluation.protocol import Run, clean_protocol, compare, evenly_per_patient
 from medseg_gan.evaluation.segmentation import scores
+from medseg_gan.machine.atomic import read_json
+from medseg_gan.machine.device import processor_name
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels
-from medseg_gan.plan import open_run
 from medseg_gan.systems.datasetgan.rows import COMPARISONS
 from medseg_gan.systems.datasetgan.segmenter_jobs import network_arguments
+from medseg_gan.systems.plan import open_run
 from medseg_gan.training.segmenter import load_segmenter
 
 

@@ -23,22 +23,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from medseg_gan.atomic import write_json
-from medseg_gan.checkpoint import save_checkpoint
 from medseg_gan.data.slices import SliceRecord, SliceStore, write_store
-from medseg_gan.device import processor_name, resolve_precision
 from medseg_gan.labels import lookup_table
+from medseg_gan.machine.atomic import write_json
+from medseg_gan.machine.checkpoint import save_checkpoint
+from medseg_gan.machine.device import processor_name, resolve_precision
+from medseg_gan.machine.memory import keep_freed_memory
 from medseg_gan.networks.interpreter import PixelClassifier
 from medseg_gan.networks.segmenters import build_segmenter
-from medseg_gan.plan import open_run
-from medseg_gan.systems.datasetgan.ensemble import PRESETS, WHOLE_IMAGE
-from medseg_gan.systems.datasetgan.factory_files import FactoryFiles, factory_files
-from medseg_gan.systems.datasetgan.features import FeatureExtractor
-from medseg_gan.systems.datasetgan.pair_shards import Shape, cut_shards, make_shard
-from medseg_gan.systems.datasetgan.production import SHARD, one_thread
-from medseg_gan.systems.datasetgan.quality_stage import learn_quality
-from medseg_gan.systems.datasetgan.sampling import Sampling
-from medseg_gan.training.memory import keep_freed_memory
+from medseg_gan.systems.datasetgan.interpreter.training import PRESETS, WHOLE_IMAGE
+from medseg_gan.systems.datasetgan.production.files import FactoryFiles, factory_files
+from medseg_gan.systems.datasetgan.production.shards import Shape, cut_shards, make_shard
+from medseg_gan.systems.datasetgan.production.synthesize import SHARD, one_thread
+from medseg_gan.systems.datasetgan.quality.stage import learn_quality
+from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor
+from medseg_gan.systems.datasetgan.samples.images import Sampling
+from medseg_gan.systems.plan import open_run
 from medseg_gan.training.stylegan2 import save_generator
 from stylegan2_ada_pytorch import Generator
 

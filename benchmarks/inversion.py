@@ -26,21 +26,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medseg_gan.atomic import read_json, write_json
-from medseg_gan.checkpoint import load_checkpoint
 from medseg_gan.data.slices import SliceStore
-from medseg_gan.device import processor_name
 from medseg_gan.evaluation.segmentation import confusion, scores
+from medseg_gan.machine.atomic import read_json, write_json
+from medseg_gan.machine.checkpoint import load_checkpoint
+from medseg_gan.machine.device import processor_name
+from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.networks.segmenters import predict_labels
-from medseg_gan.plan import open_run
-from medseg_gan.seeding import mix_seed
-from medseg_gan.stages import Inputs
-from medseg_gan.systems.datasetgan.agreement import agreement
-from medseg_gan.systems.datasetgan.annotators import collect_accepted
-from medseg_gan.systems.datasetgan.comparison import build_test_sets
-from medseg_gan.systems.datasetgan.factory import LabelFactory, write_pairs
-from medseg_gan.systems.datasetgan.interpreter import Interpreter
-from medseg_gan.systems.datasetgan.inversion import (
+from medseg_gan.running.stages import Inputs
+from medseg_gan.systems.datasetgan.annotation.annotators import collect_accepted
+from medseg_gan.systems.datasetgan.annotation.inversion import (
     Errors,
     invert,
     keep_examples,
@@ -48,11 +43,16 @@ from medseg_gan.systems.datasetgan.inversion import (
     reconstruction_errors,
     teaching_examples,
 )
+from medseg_gan.systems.datasetgan.comparison import build_test_sets
+from medseg_gan.systems.datasetgan.factory import LabelFactory, write_pairs
+from medseg_gan.systems.datasetgan.interpreter.agreement import agreement
+from medseg_gan.systems.datasetgan.interpreter.model import Interpreter
 from medseg_gan.systems.datasetgan.recipe import Inversion, TrainInterpreter
 from medseg_gan.systems.datasetgan.rows import Draw, draw_real_slices
-from medseg_gan.systems.datasetgan.sampling import ImageSource, Rendered, reserved
+from medseg_gan.systems.datasetgan.samples.images import ImageSource, Rendered, reserved
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
 from medseg_gan.systems.datasetgan.stages import fit_interpreter, image_source, stored_annotator
+from medseg_gan.systems.plan import open_run
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.pool import run_jobs
 from medseg_gan.training.segmenter import checkpoint_predictions, load_segmenter, train_segmenter

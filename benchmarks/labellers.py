@@ -22,25 +22,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medseg_gan.atomic import atomic_path, read_json, write_json
-from medseg_gan.checkpoint import load_checkpoint
 from medseg_gan.data.slices import SliceStore
-from medseg_gan.device import autocast, processor_name, resolve_device, set_threads
 from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.floors import most_frequent_per_pixel
 from medseg_gan.evaluation.protocol import evenly_per_patient
 from medseg_gan.evaluation.segmentation import confusion, scores
+from medseg_gan.machine.atomic import atomic_path, read_json, write_json
+from medseg_gan.machine.checkpoint import load_checkpoint
+from medseg_gan.machine.device import autocast, processor_name, resolve_device, set_threads
+from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.networks.segmenters import predict_labels
-from medseg_gan.plan import open_run
-from medseg_gan.seeding import mix_seed
-from medseg_gan.stages import Inputs
-from medseg_gan.systems.datasetgan.agreement import agreement
-from medseg_gan.systems.datasetgan.annotators import collect_accepted
-from medseg_gan.systems.datasetgan.ensemble import train_interpreter
-from medseg_gan.systems.datasetgan.interpreter import Interpreter
-from medseg_gan.systems.datasetgan.sampling import Rendered, reserved
+from medseg_gan.running.stages import Inputs
+from medseg_gan.systems.datasetgan.annotation.annotators import collect_accepted
+from medseg_gan.systems.datasetgan.interpreter.agreement import agreement
+from medseg_gan.systems.datasetgan.interpreter.model import Interpreter
+from medseg_gan.systems.datasetgan.interpreter.training import train_interpreter
+from medseg_gan.systems.datasetgan.samples.images import Rendered, reserved
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
 from medseg_gan.systems.datasetgan.stages import image_source, stored_annotator
+from medseg_gan.systems.plan import open_run
 from medseg_gan.training.labelled import LabelledSlices, TrainingSource
 from medseg_gan.training.segmenter import load_segmenter, train_many
 

@@ -15,13 +15,13 @@ import numpy as np
 from medseg_gan import run_recipe
 from medseg_gan.data.phantom.patient import EDITION
 from medseg_gan.data.slices import SliceStore
-from medseg_gan.device import processor_name
 from medseg_gan.evaluation.floors import floors
 from medseg_gan.evaluation.protocol import evenly_per_patient
 from medseg_gan.evaluation.segmentation import confusion, scores
+from medseg_gan.machine.device import processor_name
 from medseg_gan.networks.segmenters import build_segmenter
-from medseg_gan.plan import plan_recipe
 from medseg_gan.systems.datasetgan.rows import draw_of
+from medseg_gan.systems.plan import plan_recipe
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.segmenter import checkpoint_predictions, train_many
 

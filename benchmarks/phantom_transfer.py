@@ -17,8 +17,8 @@ from medseg_gan.data.lungs import derive_lungs
 from medseg_gan.data.phantom.patient import EDITION, LUNG_IDS, draw_patient
 from medseg_gan.data.phantom.thorax import patient_volumes
 from medseg_gan.data.slices import SliceStore
-from medseg_gan.device import processor_name
 from medseg_gan.evaluation.segmentation import confusion, scores
+from medseg_gan.machine.device import processor_name
 from medseg_gan.networks.segmenters import predict_labels
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.segmenter import load_segmenter, train_segmenter

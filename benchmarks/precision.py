@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from phantom_training import DEMO, phantom_slices
 
-from medseg_gan.device import processor_name
-from medseg_gan.seeding import torch_generator
+from medseg_gan.machine.device import processor_name
+from medseg_gan.machine.seeding import torch_generator
 from medseg_gan.training.engine import read_stats
 from medseg_gan.training.pool import run_jobs
 from medseg_gan.training.stylegan2 import train_stylegan2

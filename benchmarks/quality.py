@@ -19,25 +19,25 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gan.atomic import read_json, write_json
 from medseg_gan.data.slices import SliceStore
-from medseg_gan.device import processor_name
 from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.conformal import coverage
 from medseg_gan.evaluation.segmentation import confusion, scores
-from medseg_gan.plan import open_run
-from medseg_gan.seeding import mix_seed, numpy_rng
-from medseg_gan.stages import Inputs
+from medseg_gan.machine.atomic import read_json, write_json
+from medseg_gan.machine.device import processor_name
+from medseg_gan.machine.seeding import mix_seed, numpy_rng
+from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.datasetgan.comparison import build_test_sets, draws_of
 from medseg_gan.systems.datasetgan.factory import LabelFactory, write_pairs
-from medseg_gan.systems.datasetgan.interpreter import load_interpreter
-from medseg_gan.systems.datasetgan.quality import CLASSES, ERRORS, QualityModel, Seen, errors_of, look
-from medseg_gan.systems.datasetgan.quality_scores import quality_scores, rank_correlation, read_quality
-from medseg_gan.systems.datasetgan.quality_stage import EXAMPLES, QualityControl, learn_quality, true_errors
-from medseg_gan.systems.datasetgan.sampling import Sampling, reserved
+from medseg_gan.systems.datasetgan.interpreter.model import load_interpreter
+from medseg_gan.systems.datasetgan.interpreter.vote import keep_certain
+from medseg_gan.systems.datasetgan.quality.model import CLASSES, ERRORS, QualityModel, Seen, errors_of, look
+from medseg_gan.systems.datasetgan.quality.scores import quality_scores, rank_correlation, read_quality
+from medseg_gan.systems.datasetgan.quality.stage import EXAMPLES, QualityControl, learn_quality, true_errors
+from medseg_gan.systems.datasetgan.samples.images import Sampling, reserved
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
 from medseg_gan.systems.datasetgan.stages import stored_annotator
-from medseg_gan.systems.datasetgan.vote import keep_certain
+from medseg_gan.systems.plan import open_run
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.segmenter import checkpoint_predictions, train_many
 from medseg_gan.training.stylegan2 import load_generator

@@ -20,9 +20,6 @@ from matplotlib.figure import Figure
 from phantom_training import DEMO, phantom_slices
 from torch import Tensor
 
-from medseg_gan.atomic import atomic_path, write_json
-from medseg_gan.checkpoint import load_checkpoint
-from medseg_gan.device import processor_name
 from medseg_gan.evaluation.frechet import (
     FrechetDistance,
     extractor_for,
@@ -30,7 +27,10 @@ from medseg_gan.evaluation.frechet import (
     half_floor,
     metric_name,
 )
-from medseg_gan.seeding import torch_generator
+from medseg_gan.machine.atomic import atomic_path, write_json
+from medseg_gan.machine.checkpoint import load_checkpoint
+from medseg_gan.machine.device import processor_name
+from medseg_gan.machine.seeding import torch_generator
 from medseg_gan.training.engine import read_stats
 from medseg_gan.training.grid import image_grid
 from medseg_gan.training.pool import run_jobs

@@ -38,10 +38,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "third_party"), str(ROOT / "tests" / "thir
 import stylegan2_augment_reference as plain_augment  # noqa: E402
 import stylegan2_reference as plain  # noqa: E402
 
-from medseg_gan.device import autocast, processor_name, resolve_precision, set_threads  # noqa: E402
-from medseg_gan.seeding import seed_step  # noqa: E402
+from medseg_gan.machine.device import autocast, processor_name, resolve_precision, set_threads  # noqa: E402
+from medseg_gan.machine.memory import keep_freed_memory  # noqa: E402
+from medseg_gan.machine.seeding import seed_step  # noqa: E402
 from medseg_gan.training.ema import update_ema  # noqa: E402
-from medseg_gan.training.memory import keep_freed_memory  # noqa: E402
 from medseg_gan.training.stylegan2_step import StyleGAN2Settings, StyleGAN2Step  # noqa: E402
 from stylegan2_ada_pytorch import lazy_adam  # noqa: E402
 

@@ -15,7 +15,7 @@ _EXPORTS = {
     "project_image": "medseg_gan.sampling.project",
     "load_volume": "medseg_gan.data.volumes",
     "SliceStore": "medseg_gan.data.slices",
-    "FeatureExtractor": "medseg_gan.systems.datasetgan.features",
+    "FeatureExtractor": "medseg_gan.systems.datasetgan.samples.features",
     "LabelFactory": "medseg_gan.systems.datasetgan.factory",
 }
 

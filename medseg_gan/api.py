@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg_gan.plan import plan_annotation, plan_export, plan_factory, plan_recipe, plan_report
-from medseg_gan.processes import first_speaks
-from medseg_gan.recipe import import_object
-from medseg_gan.runner import damage_traced, run_plan
+from medseg_gan.machine.processes import first_speaks
+from medseg_gan.running.recipe import import_object
+from medseg_gan.running.runner import damage_traced, run_plan
+from medseg_gan.systems.plan import plan_annotation, plan_export, plan_factory, plan_recipe, plan_report
 from medseg_gan.weights.files import convert_weights, load_network_pkl
 from medseg_gan.weights.grey import to_grey
 
@@ -41,7 +41,7 @@ _ON_FIRST_USE = {  # MONAI takes seconds to import, and most commands do without
     "generate_images": "medseg_gan.sampling.generate",
     "project_image": "medseg_gan.sampling.project",
     "load_volume": "medseg_gan.data.volumes",
-    "FeatureExtractor": "medseg_gan.systems.datasetgan.features",
+    "FeatureExtractor": "medseg_gan.systems.datasetgan.samples.features",
     "LabelFactory": "medseg_gan.systems.datasetgan.factory",
 }
 

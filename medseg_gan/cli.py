@@ -16,10 +16,10 @@ from typer.core import TyperGroup
 
 from medseg_gan import __version__
 from medseg_gan.errors import MedsegError, WaitingForPerson
-from medseg_gan.mistakes import show_value
-from medseg_gan.plan import plan_recipe
-from medseg_gan.recipe import list_recipes, recipe_folder
-from medseg_gan.stages import Plan, Step, notice, slow_default
+from medseg_gan.running.mistakes import show_value
+from medseg_gan.running.recipe import list_recipes, recipe_folder
+from medseg_gan.running.stages import Plan, Step, notice, slow_default
+from medseg_gan.systems.plan import plan_recipe
 
 _WordedByTyper: Any = typer.BadParameter.__mro__[2]  # typer brings its own click or takes the installed one
 
@@ -133,7 +133,7 @@ def recipe(
         _show_plan(plan_recipe(name, data, out, profile, sets or (), device, until, rerun))
         return
     from medseg_gan.api import run_recipe
-    from medseg_gan.processes import is_first
+    from medseg_gan.machine.processes import is_first
 
     run = run_recipe(name, data, out, profile, sets or (), device, until, rerun, say=typer.echo)
     if not is_first():
@@ -343,7 +343,7 @@ def synthesize(
 ) -> None:
     """Make any number of labelled pairs with a run's label factory; the same command again goes on."""
     from medseg_gan.api import synthesize_pairs
-    from medseg_gan.processes import is_first
+    from medseg_gan.machine.processes import is_first
 
     choices = {"to": to, "start": start, "workers": workers, "part": part, "shard": shard, "device": device}
     folder = synthesize_pairs(run, num, out, keep=() if keep is None else keep, **choices)

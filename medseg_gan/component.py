@@ -58,7 +58,7 @@ class Component(BaseModel):
             raise ValueError(f"{self.target} cannot be named in a recipe; wanted one of {', '.join(_ALLOWED)}")
         if module.split(".")[0] in ("monai", "torchvision"):
             # By name, because this module stays free of torch: plans and --help must answer at once.
-            importlib.import_module("medseg_gan.vision").torchvision()
+            importlib.import_module("medseg_gan.machine.vision").torchvision()
         try:
             home = importlib.import_module(module)
         except ImportError as error:

@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from medseg_gan.atomic import read_json, write_json, write_text
 from medseg_gan.errors import MedsegError, WaitingForPerson
-from medseg_gan.recipe import Section, SystemRecipe
-from medseg_gan.stages import Inputs, Stage
+from medseg_gan.machine.atomic import read_json, write_json, write_text
+from medseg_gan.running.recipe import Section, SystemRecipe
+from medseg_gan.running.stages import Inputs, Stage
 from medseg_gan.systems import SYSTEMS, System
 
 TOY = System(recipe="toy_system:ToyRecipe", stages="toy_system:STAGES")
@@ -104,7 +104,7 @@ def make(config: Make, folder: Path, inputs: Inputs) -> None:
 
 def train(config: Train, folder: Path, inputs: Inputs) -> None:
     numbers = read_json(inputs.folders["make"] / "numbers.json")
-    from medseg_gan import processes  # brings torch, which plans do without
+    from medseg_gan.machine import processes  # brings torch, which plans do without
 
     if processes.count() > 1:
         write_text(folder / f"process-{processes.rank()}.txt", inputs.precision)

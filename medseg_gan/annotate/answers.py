@@ -15,9 +15,9 @@ import numpy as np
 from medseg_gan.annotate.faults import noted, refuse
 from medseg_gan.annotate.files import exported_images, read_manifest, slice_affine
 from medseg_gan.annotate.masks import read_mask
-from medseg_gan.atomic import atomic_path, write_text
 from medseg_gan.errors import MedsegError, WaitingForPerson
 from medseg_gan.labels import UNLABELLED, LabelTable
+from medseg_gan.machine.atomic import atomic_path, write_text
 
 SHOWN = 6
 """Missing masks, and empty ones, named in the message; the rest are counted."""

@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 
 from medseg_gan.annotate.faults import noted, refuse
-from medseg_gan.atomic import atomic_path, read_json, save_png, write_json, write_text
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import LabelTable
+from medseg_gan.machine.atomic import atomic_path, read_json, save_png, write_json, write_text
 
 VERSION = 1
 """Of the manifest's format."""

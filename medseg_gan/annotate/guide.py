@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from medseg_gan.annotate.work import AnnotationWork, Item
-from medseg_gan.atomic import atomic_path, read_json, write_json
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.atomic import atomic_path, read_json, write_json
 
 LEAST = 3
 """Painted images from which an interpreter is trained; fewer would only repeat them."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gan.atomic import full_disk_told
+from medseg_gan.machine.atomic import full_disk_told
 
 TIMES = "times.jsonl"
 

@@ -18,9 +18,9 @@ from medseg_gan.annotate.answers import mask_files, read_rejected
 from medseg_gan.annotate.files import exported_image, read_manifest, slice_affine
 from medseg_gan.annotate.masks import read_mask
 from medseg_gan.annotate.times import NOTHING, Saving, append_saving, dice_by_class
-from medseg_gan.atomic import atomic_path, is_full_disk, save_png, write_text
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import LabelTable
+from medseg_gan.machine.atomic import atomic_path, is_full_disk, save_png, write_text
 
 State = Literal["to do", "painted", "rejected"]
 

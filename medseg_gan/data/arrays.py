@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from medseg_gan.atomic import atomic_path, read_json, write_json
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.atomic import atomic_path, read_json, write_json
 
 
 class GrowingArray:

@@ -19,8 +19,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medseg_gan.atomic import atomic_path
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.atomic import atomic_path
 
 LABELS = "dataset.json"
 MAX_SIDE = 4096

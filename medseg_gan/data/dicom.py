@@ -22,7 +22,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from medseg_gan.data.dicom_pixels import stored_values
 from medseg_gan.errors import MedsegError
-from medseg_gan.walk import walk_folder
+from medseg_gan.machine.walk import walk_folder
 
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM counts mm towards left and posterior, MONAI right and anterior
 AIR_HU = -1024  # what pixels outside the reconstructed circle become

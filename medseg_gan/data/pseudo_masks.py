@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medseg_gan.atomic import save_png, write_text
 from medseg_gan.data.picture_files import load_image, read_lines, to_channels
 from medseg_gan.data.pictures import Picture
 from medseg_gan.errors import MedsegError
-from medseg_gan.vision import torchvision
+from medseg_gan.machine.atomic import save_png, write_text
+from medseg_gan.machine.vision import torchvision
 
 torchvision()
 

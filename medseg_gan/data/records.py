@@ -13,8 +13,8 @@ from medseg_gan.data import segthor
 from medseg_gan.data.dicom import dicom_patient, find_dicom_folders
 from medseg_gan.data.volumes import is_volume_file
 from medseg_gan.errors import MedsegError
-from medseg_gan.seeding import numpy_rng
-from medseg_gan.walk import walk_folder
+from medseg_gan.machine.seeding import numpy_rng
+from medseg_gan.machine.walk import walk_folder
 
 Case = dict[str, Any]
 """`image`: path; `label`: path or None; `case`, `patient`: names from the files, pseudonyms after `disguise`."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from medseg_gan.errors import MedsegError
-from medseg_gan.seeding import numpy_rng
+from medseg_gan.machine.seeding import numpy_rng
 
 
 class EndlessSampler:

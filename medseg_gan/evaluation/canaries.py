@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medseg_gan.seeding import torch_generator
+from medseg_gan.machine.seeding import torch_generator
 
 NOISE = 0.05
 """Standard deviation of the noise in [-1, 1]: 35 HU in a window of 1400."""

@@ -11,7 +11,7 @@ from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.protocol import LEVEL
 from medseg_gan.evaluation.segmentation import confusion, iou_per_class
 from medseg_gan.labels import UNLABELLED
-from medseg_gan.seeding import numpy_rng
+from medseg_gan.machine.seeding import numpy_rng
 
 PRIOR_AREA = 0.25
 """Share of the picture that `centred_disc` covers where nothing is known of the training masks."""

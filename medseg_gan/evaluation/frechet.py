@@ -17,7 +17,7 @@ from torch import Tensor
 from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.inception import load_inception
 from medseg_gan.evaluation.random_conv import RandomConvExtractor
-from medseg_gan.seeding import numpy_rng
+from medseg_gan.machine.seeding import numpy_rng
 
 
 class Extractor(Protocol):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.random_conv import to_uint8
-from medseg_gan.vision import torchvision
+from medseg_gan.machine.vision import torchvision
 
 NVIDIA_FILE = "inception-2015-12-05.pt"
 NVIDIA_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"

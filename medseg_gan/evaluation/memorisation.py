@@ -16,7 +16,7 @@ from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.canaries import KINDS, plant
 from medseg_gan.evaluation.nearest import FeatureMeasure, Measure, Neighbours, PixelMeasure, Searched, SliceSet
 from medseg_gan.evaluation.protocol import LEVEL
-from medseg_gan.seeding import mix_seed, numpy_rng
+from medseg_gan.machine.seeding import mix_seed, numpy_rng
 
 NEAR = 0.01
 """Share of unseen real slices that lie nearer to a training slice than the distance from which one counts as near."""

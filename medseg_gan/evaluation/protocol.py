@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gan.evaluation.segmentation import confusion, iou_per_class, per_image_miou, scores
-from medseg_gan.seeding import numpy_rng
+from medseg_gan.machine.seeding import numpy_rng
 
 LEVEL = 0.95
 """Coverage of every interval."""

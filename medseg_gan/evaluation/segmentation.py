@@ -20,10 +20,10 @@ from monai.inferers import Inferer
 from monai.networks.utils import one_hot
 from torch import Tensor, nn
 
-from medseg_gan.atomic import write_json, write_text
-from medseg_gan.device import autocast
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED
+from medseg_gan.machine.atomic import write_json, write_text
+from medseg_gan.machine.device import autocast
 
 REPORT = "ignite_report.json"
 

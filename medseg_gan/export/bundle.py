@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from medseg_gan import __version__
-from medseg_gan.atomic import atomic_path, write_json, write_text
-from medseg_gan.checkpoint import plain
 from medseg_gan.export.card import RESEARCH_ONLY, Card, write_card
 from medseg_gan.export.folder import new_folder
+from medseg_gan.machine.atomic import atomic_path, write_json, write_text
+from medseg_gan.machine.checkpoint import plain
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 APACHE = "Apache License 2.0, see https://www.apache.org/licenses/LICENSE-2.0, for the code and configurations.\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gan import __version__
-from medseg_gan.atomic import write_json, write_text
+from medseg_gan.machine.atomic import write_json, write_text
 
 RESEARCH_ONLY = "Research only: not a medical device, not for diagnosis or treatment."
 SYNTHETIC = "Images marked synthetic were drawn by a generative network; none was taken of a person."

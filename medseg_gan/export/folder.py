@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medseg_gan.atomic import full_disk_told, is_full_disk
 from medseg_gan.errors import UsageError
+from medseg_gan.machine.atomic import full_disk_told, is_full_disk
 
 
 @contextmanager

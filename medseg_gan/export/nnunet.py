@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import nibabel
 
-from medseg_gan.atomic import save_png, write_json
 from medseg_gan.data.slices import to_grey
 from medseg_gan.errors import MedsegError, UsageError
 from medseg_gan.export.card import Card, write_card
 from medseg_gan.export.folder import new_folder
 from medseg_gan.export.slices import LabelledSlice, Selection, to_nifti
 from medseg_gan.labels import LabelTable
-from medseg_gan.seeding import numpy_rng
+from medseg_gan.machine.atomic import save_png, write_json
+from medseg_gan.machine.seeding import numpy_rng
 
 FileFormat = Literal["nii", "png"]
 ENDINGS: Mapping[str, str] = {"nii": ".nii.gz", "png": ".png"}

@@ -15,10 +15,10 @@ import onnxscript
 import torch
 from torch import nn
 
-from medseg_gan.atomic import atomic_path, write_json
 from medseg_gan.errors import MedsegError
 from medseg_gan.export.card import Card, write_card
 from medseg_gan.export.folder import new_folder
+from medseg_gan.machine.atomic import atomic_path, write_json
 
 MODEL_FILE = "model.onnx"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from medseg_gan.errors import MedsegError
-from medseg_gan.recipe import import_object
+from medseg_gan.running.recipe import import_object
 
 EXTRA = "pip install 'medseg-gan[export]'"
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gan.atomic import full_disk_told
 from medseg_gan.data.slices import to_grey
 from medseg_gan.export.shards import add_file, png_bytes, sample_files
 from medseg_gan.export.slices import LabelledSlice, to_nifti
+from medseg_gan.machine.atomic import full_disk_told
 
 FORMATS = ("shards", "png", "nifti")
 """webdataset tar files; folders of 8-bit pictures of the window; folders of NIfTI in HU."""

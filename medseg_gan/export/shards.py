@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from medseg_gan.atomic import write_json
 from medseg_gan.errors import MedsegError
 from medseg_gan.export.card import Card, write_card
 from medseg_gan.export.folder import new_folder
 from medseg_gan.export.slices import LabelledSlice, Selection
+from medseg_gan.machine.atomic import write_json
 
 
 def write_shards(out: Path, parts: Sequence[Selection], card: Card, *, samples: int = 1000) -> Path:

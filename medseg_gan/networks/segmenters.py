@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medseg_gan.device import autocast
 from medseg_gan.errors import MedsegError, did_you_mean
-from medseg_gan.vision import torchvision
+from medseg_gan.machine.device import autocast
+from medseg_gan.machine.vision import torchvision
 
 torchvision()  # before MONAI, which looks for it once
 from monai.networks.nets import BasicUNet, UNet  # noqa: E402

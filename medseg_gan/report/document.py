@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from medseg_gan.atomic import write_json, write_text
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.atomic import write_json, write_text
 from medseg_gan.report.charts import Chart, bars_chart, lines_chart
 from medseg_gan.report.pictures import enlarged
 from medseg_gan.report.records import csv_text, plain

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gan.atomic import write_json, write_text
 from medseg_gan.labels import LabelTable
+from medseg_gan.machine.atomic import write_json, write_text
 from medseg_gan.report import copies, figures, labellers, pictures, records, tables, trust
 from medseg_gan.report.records import plain
 from medseg_gan.report.template import fill

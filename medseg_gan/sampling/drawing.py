@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.sampling.latents import NoiseMode
 from medseg_gan.sampling.source import Source
-from medseg_gan.seeding import mix_seed
 from medseg_gan.training.projection import render
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from medseg_gan import __version__
-from medseg_gan.atomic import atomic_path, read_json, save_png, write_json
 from medseg_gan.data.slices import to_hu
 from medseg_gan.errors import UsageError
+from medseg_gan.machine.atomic import atomic_path, read_json, save_png, write_json
 from medseg_gan.sampling.source import SliceGeometry, Source
 from medseg_gan.training.grid import image_grid
 

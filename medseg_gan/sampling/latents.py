@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from medseg_gan.errors import UsageError
+from medseg_gan.machine.seeding import torch_generator
 from medseg_gan.sampling.source import Source
-from medseg_gan.seeding import torch_generator
 
 SeedConvention = Literal["nvidia", "ours"]
 NoiseMode = Literal["const", "random", "none"]

@@ -12,9 +12,9 @@ from typing import Literal
 from torch import Tensor
 
 from medseg_gan import __version__
-from medseg_gan.atomic import write_json
 from medseg_gan.data.single_slice import is_picture, load_picture, load_slice
 from medseg_gan.errors import UsageError
+from medseg_gan.machine.atomic import write_json
 from medseg_gan.sampling.files import save_picture, save_sheet
 from medseg_gan.sampling.generate import out_folder
 from medseg_gan.sampling.latents import Drawing, check_drawing, class_label

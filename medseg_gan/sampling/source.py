@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg_gan.checkpoint import latest_checkpoint, load_checkpoint
 from medseg_gan.data.slices import SliceStore
-from medseg_gan.device import resolve_device
 from medseg_gan.errors import MedsegError, UsageError
-from medseg_gan.plain_yaml import read_yaml
-from medseg_gan.seeding import mix_seed
+from medseg_gan.machine.checkpoint import latest_checkpoint, load_checkpoint
+from medseg_gan.machine.device import resolve_device
+from medseg_gan.machine.seeding import mix_seed
+from medseg_gan.running.plain_yaml import read_yaml
 from medseg_gan.weights.assembly import build_discriminator
 from medseg_gan.weights.files import load_network_pkl
 from medseg_gan.weights.pickles import RefusedError

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medseg_gan.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.sampling.source import Source
 
 VERSION = 1  # of the file's layout

@@ -30,10 +30,10 @@ SYSTEMS = {
     "datasetgan": System(
         recipe="medseg_gan.systems.datasetgan.recipe:DatasetGanRecipe",
         stages="medseg_gan.systems.datasetgan.recipe:STAGES",
-        export="medseg_gan.systems.datasetgan.export:export",
-        annotate="medseg_gan.systems.datasetgan.annotation_page:annotate_on_page",
-        factory="medseg_gan.systems.datasetgan.factory_files:open_factory",
-        synthesize="medseg_gan.systems.datasetgan.production:synthesize_pairs",
+        export="medseg_gan.systems.datasetgan.export.runs:export",
+        annotate="medseg_gan.systems.datasetgan.annotation.page:annotate_on_page",
+        factory="medseg_gan.systems.datasetgan.production.files:open_factory",
+        synthesize="medseg_gan.systems.datasetgan.production.synthesize:synthesize_pairs",
     ),
     "layered": System(
         recipe="medseg_gan.systems.layered.recipe:LayeredRecipe", stages="medseg_gan.systems.layered.recipe:STAGES"

@@ -17,10 +17,10 @@ from ignite.engine.events import CallableEventWithFilter
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from medseg_gan.atomic import is_full_disk, save_png, write_text
-from medseg_gan.checkpoint import latest_checkpoint, plain, restore, save_checkpoint
 from medseg_gan.errors import MedsegError
-from medseg_gan.processes import average_, count, is_first
+from medseg_gan.machine.atomic import is_full_disk, save_png, write_text
+from medseg_gan.machine.checkpoint import latest_checkpoint, plain, restore, save_checkpoint
+from medseg_gan.machine.processes import average_, count, is_first
 from medseg_gan.training.grid import image_grid
 from medseg_gan.training.log import Progress, say
 

@@ -17,7 +17,7 @@ from medseg_gan.data.sampler import EndlessSampler, PatientBalancedSampler
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED
-from medseg_gan.seeding import mix_seed
+from medseg_gan.machine.seeding import mix_seed
 
 
 class LabelledSlices:

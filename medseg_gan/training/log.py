@@ -10,7 +10,7 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
-from medseg_gan.processes import is_first
+from medseg_gan.machine.processes import is_first
 
 T = TypeVar("T")
 

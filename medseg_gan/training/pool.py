@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.memory import keep_freed_memory
 from medseg_gan.training.log import Progress
-from medseg_gan.training.memory import keep_freed_memory
 
 LOOK_EVERY = 0.5
 """Seconds between looks at what the processes have counted."""

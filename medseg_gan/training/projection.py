@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from medseg_gan.losses.projection import feature_distance, noise_correlation, pyramid_distance
-from medseg_gan.seeding import torch_generator
+from medseg_gan.machine.seeding import torch_generator
 from medseg_gan.training.feature_maps import FeatureMaps
 from stylegan2_ada_pytorch import Generator
 

@@ -17,13 +17,13 @@ from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
 from torch import Tensor, nn
 
-from medseg_gan.atomic import read_json, write_json
-from medseg_gan.checkpoint import load_checkpoint, restore, save_checkpoint
 from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.segmentation import Forward, confusion, scores
 from medseg_gan.losses.segmentation import class_weights, cross_entropy, soft_cross_entropy, weighted_ce_dice
+from medseg_gan.machine.atomic import read_json, write_json
+from medseg_gan.machine.checkpoint import load_checkpoint, restore, save_checkpoint
+from medseg_gan.machine.seeding import seed_step
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels, predict_probs
-from medseg_gan.seeding import seed_step
 from medseg_gan.training.augment import augment as augment_batch
 from medseg_gan.training.augment import vary_colour
 from medseg_gan.training.labelled import Slices, TrainingBatches, TrainingSource, class_frequencies

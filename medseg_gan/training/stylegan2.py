@@ -13,15 +13,15 @@ from ignite.engine import Engine
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medseg_gan.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.data.sampler import EndlessSampler, PatientBalancedSampler
-from medseg_gan.device import autocast
 from medseg_gan.errors import MedsegError, did_you_mean
-from medseg_gan.processes import count, is_first, launched, rank
-from medseg_gan.seeding import mix_seed, torch_generator
+from medseg_gan.machine.checkpoint import load_checkpoint, save_checkpoint
+from medseg_gan.machine.device import autocast
+from medseg_gan.machine.memory import keep_freed_memory
+from medseg_gan.machine.processes import count, is_first, launched, rank
+from medseg_gan.machine.seeding import mix_seed, torch_generator
 from medseg_gan.training.batches import ImageBatches
 from medseg_gan.training.engine import Training, save_samples
-from medseg_gan.training.memory import keep_freed_memory
 from medseg_gan.training.stylegan2_curve import FrechetCurve
 from medseg_gan.training.stylegan2_step import StyleGAN2Settings, StyleGAN2Step
 from medseg_gan.training.stylegan2_watch import Watch, spread

@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medseg_gan.atomic import write_json
-from medseg_gan.checkpoint import save_checkpoint
-from medseg_gan.device import autocast
 from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.frechet import (
     FrechetDistance,
@@ -21,8 +18,11 @@ from medseg_gan.evaluation.frechet import (
     half_floor,
     metric_name,
 )
-from medseg_gan.processes import count, is_first, rank
-from medseg_gan.seeding import torch_generator
+from medseg_gan.machine.atomic import write_json
+from medseg_gan.machine.checkpoint import save_checkpoint
+from medseg_gan.machine.device import autocast
+from medseg_gan.machine.processes import count, is_first, rank
+from medseg_gan.machine.seeding import torch_generator
 from medseg_gan.training.stylegan2_step import StyleGAN2Step
 
 BEST = "best.pt"

@@ -11,9 +11,9 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor, nn
 
-from medseg_gan.device import autocast
-from medseg_gan.processes import average_, count, gathered, rank
-from medseg_gan.seeding import seed_step
+from medseg_gan.machine.device import autocast
+from medseg_gan.machine.processes import average_, count, gathered, rank
+from medseg_gan.machine.seeding import seed_step
 from medseg_gan.training.ema import update_ema
 from stylegan2_ada_pytorch import (
     AUGMENT_PIPES,

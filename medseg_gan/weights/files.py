@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medseg_gan.checkpoint import save_checkpoint
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.checkpoint import save_checkpoint
 from medseg_gan.weights.assembly import Network, build_discriminator, build_generator
 from medseg_gan.weights.grey import to_grey
 from medseg_gan.weights.official import NETWORKS, read_networks

@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medseg_gan.seeding import torch_generator
+from medseg_gan.machine.seeding import torch_generator
 from medseg_gan.weights.assembly import Network, build_discriminator, build_generator
 from medseg_gan.weights.pickles import RefusedError
 from stylegan2_ada_pytorch import Discriminator, Generator

@@ -119,7 +119,7 @@ def test_a_full_disk_changes_nothing_and_says_so(work, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("medseg_gan.atomic.os.fsync", full)
+        patch.setattr("medseg_gan.machine.atomic.os.fsync", full)
         with pytest.raises(MedsegError, match=r"disk full while writing .*strokes stay in the editor; free space"):
             work.save(now, scribble(1), seconds=1.0)
     np.testing.assert_array_equal(work.open(name).label, scribble(0))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from medseg_gan.evaluation.floors import floors, most_frequent_per_intensity, most_frequent_per_pixel
+from medseg_gan.machine.seeding import seed_step
 from medseg_gan.networks.segmenters import build_segmenter
-from medseg_gan.seeding import seed_step
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pytest
 import torch
 from export_example import TABLE, WINDOW, card
 
-from medseg_gan.atomic import read_json
 from medseg_gan.data.slices import to_unit
 from medseg_gan.errors import UsageError
 from medseg_gan.export.bundle import network_definition, write_segmenter_bundle
+from medseg_gan.machine.atomic import read_json
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels
 
 SIZE = 16

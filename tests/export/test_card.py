@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from export_example import card
 
-from medseg_gan.atomic import read_json
 from medseg_gan.export.card import RESEARCH_ONLY, write_card
+from medseg_gan.machine.atomic import read_json
 
 
 @pytest.mark.parametrize("kind", ["synthetic", "hybrid", "real", "segmenter", "factory"])

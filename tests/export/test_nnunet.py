@@ -14,11 +14,11 @@ import SimpleITK
 from export_example import SPACING, TABLE, WINDOW, card, generated, real
 from PIL import Image
 
-from medseg_gan.atomic import read_json
 from medseg_gan.data.slices import to_unit
 from medseg_gan.errors import MedsegError, UsageError
 from medseg_gan.export import nnunet
 from medseg_gan.export.nnunet import group_folds, write_nnunet
+from medseg_gan.machine.atomic import read_json
 
 
 def written(raw: Path, train: list, test: list | None = None, kind: str = "hybrid", **more: object) -> Path:

@@ -12,9 +12,9 @@ import pytest
 from export_example import card, generated, real
 from PIL import Image
 
-from medseg_gan.atomic import read_json
 from medseg_gan.errors import UsageError
 from medseg_gan.export.shards import write_shards
+from medseg_gan.machine.atomic import read_json
 
 
 def test_slices_are_read_back_equal(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.vision import torchvision
 from medseg_gan.networks.segmenters import (
     BACKBONES,
     IMAGENET_MEAN,
@@ -15,7 +16,6 @@ from medseg_gan.networks.segmenters import (
     predict_probs,
     resnet_features,
 )
-from medseg_gan.vision import torchvision
 
 SMALL = {
     "unet": {"width": 16},

@@ -23,8 +23,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, generate_uid
 
 from medseg_gan.api import run_recipe
-from medseg_gan.checkpoint import load_checkpoint
 from medseg_gan.labels import SEGTHOR_GT
+from medseg_gan.machine.checkpoint import load_checkpoint
 
 PREPARE = ("--until", "prepare")
 TINY = ("--set", "train_gan.total_kimg=0.016")

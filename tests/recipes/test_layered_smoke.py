@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from medseg_gan.api import run_recipe
-from medseg_gan.checkpoint import load_checkpoint
 from medseg_gan.data.pictures import PictureStore
 from medseg_gan.errors import MedsegError
-from medseg_gan.plan import plan_recipe
+from medseg_gan.machine.checkpoint import load_checkpoint
 from medseg_gan.systems.layered.stages import layered_settings
+from medseg_gan.systems.plan import plan_recipe
 
 STAGES = ["prepare", "train_gan", "synthesize", "train_segmenters", "evaluate"]
 RECIPE = plan_recipe("cub_layered", profile="smoke").recipe.settings.sections

@@ -2,8 +2,8 @@
 
 import pytest
 
-from medseg_gan.plan import plan_recipe
-from medseg_gan.recipe import list_recipes
+from medseg_gan.running.recipe import list_recipes
+from medseg_gan.systems.plan import plan_recipe
 
 PROFILES = [(header.name, profile) for header in list_recipes() for profile in ("paper", *header.profiles)]
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from medseg_gan.api import run_recipe
-from medseg_gan.checkpoint import load_checkpoint
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.checkpoint import load_checkpoint
 
 STAGES = ["prepare", "train_gan", "annotate", "train_interpreter", "synthesize", "train_segmenters", "evaluate"]
 ROWS = {"synthetic", "real", "hybrid", "real30", "real30_spread", "annotated_only", "annotated_real", "pseudo_label"}

@@ -15,9 +15,9 @@ from tiny import run_folder, weight_file
 from typer.testing import CliRunner
 
 from medseg_gan import api
-from medseg_gan.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.cli import app
 from medseg_gan.errors import MedsegError, UsageError
+from medseg_gan.machine.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.sampling.generate import generate_images
 from medseg_gan.sampling.project import project_image
 from medseg_gan.sampling.source import open_source

@@ -25,8 +25,8 @@ from medseg_gan.sampling.latents import (
     way_between,
 )
 from medseg_gan.sampling.source import Source
-from medseg_gan.systems.datasetgan.features import FeatureExtractor
-from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling
+from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor
+from medseg_gan.systems.datasetgan.samples.images import ImageSource, Sampling
 
 
 def source_of(channels: int = 1, c_dim: int = 0, run_seed: int = 0) -> Source:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny import WINDOW, generator, run_folder, weight_file
 
-from medseg_gan.checkpoint import save_checkpoint
 from medseg_gan.errors import MedsegError, UsageError
+from medseg_gan.machine.checkpoint import save_checkpoint
 from medseg_gan.sampling.source import discriminator_of, open_source
 from stylegan2_ada_pytorch import Discriminator
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medseg_gan.systems.datasetgan.features import FeatureExtractor, upsample_maps
-from medseg_gan.systems.datasetgan.sampling import ImageSource, Rendered, Sampling
+from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor, upsample_maps
+from medseg_gan.systems.datasetgan.samples.images import ImageSource, Rendered, Sampling
 from stylegan2_ada_pytorch import Generator
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medseg_gan.atomic import write_json, write_text
-from medseg_gan.checkpoint import save_checkpoint
 from medseg_gan.data.slices import SliceRecord, SliceStore, write_store
 from medseg_gan.labels import lookup_table
+from medseg_gan.machine.atomic import write_json, write_text
+from medseg_gan.machine.checkpoint import save_checkpoint
 from medseg_gan.networks.interpreter import PixelClassifier
 from medseg_gan.networks.segmenters import build_segmenter
-from medseg_gan.plan import plan_recipe
-from medseg_gan.recipe import resolved_text
+from medseg_gan.running.recipe import resolved_text
 from medseg_gan.systems.datasetgan.factory import LabelFactory, write_pairs
-from medseg_gan.systems.datasetgan.interpreter import load_interpreter
-from medseg_gan.systems.datasetgan.sampling import FIRST_INDEX, Sampling
+from medseg_gan.systems.datasetgan.interpreter.model import load_interpreter
+from medseg_gan.systems.datasetgan.samples.images import FIRST_INDEX, Sampling
+from medseg_gan.systems.plan import plan_recipe
 from medseg_gan.training.stylegan2 import load_generator, save_generator
 from stylegan2_ada_pytorch import Generator
 

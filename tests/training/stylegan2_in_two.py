@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medseg_gan.checkpoint import plain
-from medseg_gan.processes import average_, count, gathered, group, rank
+from medseg_gan.machine.checkpoint import plain
+from medseg_gan.machine.processes import average_, count, gathered, group, rank
 from medseg_gan.training import stylegan2
 from medseg_gan.training.stylegan2_step import StyleGAN2Step
 

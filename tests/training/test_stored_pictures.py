@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from medseg_gan.atomic import write_array
 from medseg_gan.data.pictures import PictureRecord, PictureStore, write_picture_store
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.atomic import write_array
 from medseg_gan.training import segmenter as module
 from medseg_gan.training.labelled import SOFT_MASKS, StoredPictures, TrainingBatches, TrainingSource
 from medseg_gan.training.segmenter import load_segmenter, read_training, train_segmenter

@@ -10,8 +10,8 @@ from typing import Any, get_args
 import pytest
 
 from medseg_gan.errors import UsageError
-from medseg_gan.plan import plan_recipe
-from medseg_gan.recipe import load_recipe, resolved_text
+from medseg_gan.running.recipe import load_recipe, resolved_text
+from medseg_gan.systems.plan import plan_recipe
 from medseg_gan.training.stylegan2 import check_settings
 from medseg_gan.training.stylegan2_config import ConfigName, published_config
 from medseg_gan.training.stylegan2_step import StyleGAN2Settings

@@ -8,8 +8,8 @@ import torch
 from test_stylegan2_training import GROUPS, StopsAt, assert_bit_equal, blobs, build, train, weights
 from torch import Tensor
 
-from medseg_gan.atomic import read_json
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.atomic import read_json
 from medseg_gan.training.engine import read_stats
 from medseg_gan.training.stylegan2 import load_generator
 from medseg_gan.training.stylegan2_curve import FrechetCurve, real_images

@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_stylegan2_training import SMALL, blobs
 
-from medseg_gan.checkpoint import load_checkpoint
+from medseg_gan.machine.checkpoint import load_checkpoint
 from medseg_gan.training import stylegan2_step
 from medseg_gan.training.engine import read_stats
 from medseg_gan.training.stylegan2 import train_stylegan2

@@ -13,7 +13,7 @@ from stylegan2_in_two import GROUPS, SEED, SETTINGS
 
 from medseg_gan.data.sampler import PatientBalancedSampler
 from medseg_gan.errors import MedsegError
-from medseg_gan.seeding import mix_seed
+from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.training.engine import read_stats
 from medseg_gan.training.stylegan2 import load_generator, train_stylegan2
 

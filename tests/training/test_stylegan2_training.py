@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medseg_gan.checkpoint import restore, save_checkpoint
 from medseg_gan.data.dataset_zip import DatasetZip, write_dataset_zip
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.checkpoint import restore, save_checkpoint
 from medseg_gan.training import stylegan2
 from medseg_gan.training.engine import read_stats
 from medseg_gan.training.stylegan2 import images_per_second, load_generator, train_stylegan2

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medseg_gan.atomic import read_json, write_json, write_text
 from medseg_gan.data.blocks import in_blocks
 from medseg_gan.data.phantom import figures
 from medseg_gan.data.phantom.figures import COLOURS, blend, blurred_field, draw_pose, paint
 from medseg_gan.errors import MedsegError
-from medseg_gan.seeding import numpy_rng
+from medseg_gan.machine.atomic import read_json, write_json, write_text
+from medseg_gan.machine.seeding import numpy_rng
 
 EDITION = 1  # rises whenever the same seed gives another picture
 FIGURES = {"disc": figures.disc, "square": figures.square, "star": figures.star, "bird": figures.bird}

@@ -24,7 +24,7 @@ from medseg_gan.data.phantom.habitus import (
 from medseg_gan.data.phantom.noise import add_noise, noise_amplitude
 from medseg_gan.data.phantom.shapes import IN_FAT, Canvas, Column, Frame, Part
 from medseg_gan.labels import SEGTHOR_GT
-from medseg_gan.seeding import numpy_rng
+from medseg_gan.machine.seeding import numpy_rng
 
 EDITION = 2
 """Raised whenever a patient of the same seed and number would look different."""

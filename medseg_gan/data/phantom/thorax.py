@@ -12,9 +12,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from medseg_gan.atomic import atomic_path, read_json, write_json
 from medseg_gan.data.phantom.patient import EDITION, LUNG_IDS, Patient, Slicer, draw_patient, slice_depths
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.atomic import atomic_path, read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medseg_gan.atomic import read_json, write_array, write_json
 from medseg_gan.data.slices import SliceStore, write_store
 from medseg_gan.evaluation.floors import floors
 from medseg_gan.evaluation.protocol import Row, Run, evenly_per_patient, scores_document
 from medseg_gan.evaluation.segmentation import confusion, evaluate_segmenter
+from medseg_gan.machine.atomic import read_json, write_array, write_json
+from medseg_gan.machine.seeding import mix_seed, seed_step
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels
-from medseg_gan.seeding import mix_seed, seed_step
-from medseg_gan.stages import Inputs
-from medseg_gan.systems.datasetgan.inversion import check_same_few, inverted_slices
+from medseg_gan.running.stages import Inputs
+from medseg_gan.systems.datasetgan.annotation.inversion import check_same_few, inverted_slices
 from medseg_gan.systems.datasetgan.recipe import DECIDING, TEACHERS, Evaluate, Prepare, TrainSegmenters
 from medseg_gan.systems.datasetgan.rows import (
     COMPARISONS,

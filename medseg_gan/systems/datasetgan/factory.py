@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medseg_gan.atomic import atomic_path, read_json, write_array, write_json, write_text
 from medseg_gan.data.slices import SliceRecord, SliceStore, StoreWriter, to_hu
-from medseg_gan.device import autocast
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import LabelTable
+from medseg_gan.machine.atomic import atomic_path, read_json, write_array, write_json, write_text
+from medseg_gan.machine.device import autocast
 from medseg_gan.report.records import csv_text
-from medseg_gan.systems.datasetgan.features import FeatureExtractor
-from medseg_gan.systems.datasetgan.interpreter import Interpreter
-from medseg_gan.systems.datasetgan.sampling import ImageSource, Sampling, weights_sha256
-from medseg_gan.systems.datasetgan.vote import keep_certain
+from medseg_gan.systems.datasetgan.interpreter.model import Interpreter
+from medseg_gan.systems.datasetgan.interpreter.vote import keep_certain
+from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor
+from medseg_gan.systems.datasetgan.samples.images import ImageSource, Sampling, weights_sha256
 from stylegan2_ada_pytorch import Generator
 
 JUDGED = "judged_"

@@ -16,8 +16,8 @@ from pydantic import (
 
 from medseg_gan.errors import did_you_mean
 from medseg_gan.labels import lookup_table
-from medseg_gan.recipe import ImageSize, Section, SystemRecipe, Window
-from medseg_gan.stages import Stage
+from medseg_gan.running.recipe import ImageSize, Section, SystemRecipe, Window
+from medseg_gan.running.stages import Stage
 from medseg_gan.training.stylegan2_config import ConfigName, published_config
 
 Row = Literal[
@@ -544,7 +544,7 @@ STAGES = (
             if r.annotate.annotator == "inversion"
             else f"{r.annotate.num_images} generated slices with masks by {_annotators(r)}"
         ),
-        notice="medseg_gan.systems.datasetgan.repainting:repainted",
+        notice="medseg_gan.systems.datasetgan.annotation.repainting:repainted",
         free=("person",),
     ),
     Stage(

@@ -10,7 +10,7 @@ import numpy as np
 from medseg_gan.data.records import DOMINANT_SHARE
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError
-from medseg_gan.seeding import numpy_rng
+from medseg_gan.machine.seeding import numpy_rng
 from medseg_gan.systems.datasetgan.recipe import TEACHERS, TrainSegmenters
 
 WAYS = ("finetuned", "factory_pseudo", "all_together")

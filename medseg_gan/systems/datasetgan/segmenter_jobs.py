@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg_gan.stages import Inputs
+from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.datasetgan.recipe import Segmenter
 from medseg_gan.training.labelled import Slices, TrainingSource
 

@@ -12,10 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medseg_gan import processes
 from medseg_gan.annotate.answers import answers_sha256
-from medseg_gan.atomic import read_json, write_array, write_json, write_text
-from medseg_gan.checkpoint import load_checkpoint
 from medseg_gan.data.phantom.patient import EDITION
 from medseg_gan.data.phantom.thorax import write_thorax_phantom
 from medseg_gan.data.preparation import Preprocessing, describe, prepare_store
@@ -23,11 +20,13 @@ from medseg_gan.data.records import Case, find_cases
 from medseg_gan.data.slices import SliceRecord, SliceStore, to_hu, write_store
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import lookup_table
+from medseg_gan.machine import processes
+from medseg_gan.machine.atomic import read_json, write_array, write_json, write_text
+from medseg_gan.machine.checkpoint import load_checkpoint
+from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.networks.segmenters import predict_labels
-from medseg_gan.seeding import mix_seed
-from medseg_gan.stages import Inputs
-from medseg_gan.systems.datasetgan.agreement import agreement
-from medseg_gan.systems.datasetgan.annotators import (
+from medseg_gan.running.stages import Inputs
+from medseg_gan.systems.datasetgan.annotation.annotators import (
     Annotator,
     Collected,
     Plausible,
@@ -36,17 +35,19 @@ from medseg_gan.systems.datasetgan.annotators import (
     lungs_annotator,
     segmenter_annotator,
 )
-from medseg_gan.systems.datasetgan.ensemble import train_interpreter as train_ensemble
-from medseg_gan.systems.datasetgan.factory import LabelFactory, num_generated, write_pairs
-from medseg_gan.systems.datasetgan.features import FeatureExtractor
-from medseg_gan.systems.datasetgan.interpreter import Interpreter, load_interpreter
-from medseg_gan.systems.datasetgan.inversion import (
+from medseg_gan.systems.datasetgan.annotation.inversion import (
     choose_slices,
     invert_labelled_slices,
     teaching_examples,
 )
-from medseg_gan.systems.datasetgan.labeller_choice import choose_labeller, member_settings, without_ignored
-from medseg_gan.systems.datasetgan.quality_stage import learn_quality, measure_quality
+from medseg_gan.systems.datasetgan.annotation.repainting import ANSWERS
+from medseg_gan.systems.datasetgan.factory import LabelFactory, num_generated, write_pairs
+from medseg_gan.systems.datasetgan.interpreter.agreement import agreement
+from medseg_gan.systems.datasetgan.interpreter.choice import choose_labeller, member_settings, without_ignored
+from medseg_gan.systems.datasetgan.interpreter.model import Interpreter, load_interpreter
+from medseg_gan.systems.datasetgan.interpreter.selection import RESULT, Held, load_selection
+from medseg_gan.systems.datasetgan.interpreter.training import train_interpreter as train_ensemble
+from medseg_gan.systems.datasetgan.quality.stage import learn_quality, measure_quality
 from medseg_gan.systems.datasetgan.recipe import (
     Annotate,
     Prepare,
@@ -55,10 +56,16 @@ from medseg_gan.systems.datasetgan.recipe import (
     TrainInterpreter,
     TrainSegmenters,
 )
-from medseg_gan.systems.datasetgan.repainting import ANSWERS
-from medseg_gan.systems.datasetgan.sampling import ImageSource, Rendered, Sampling, render_again, reserved, save_latents
+from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor
+from medseg_gan.systems.datasetgan.samples.images import (
+    ImageSource,
+    Rendered,
+    Sampling,
+    render_again,
+    reserved,
+    save_latents,
+)
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
-from medseg_gan.systems.datasetgan.selection import RESULT, Held, load_selection
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.log import Progress, progress, say
 from medseg_gan.training.pool import process_count

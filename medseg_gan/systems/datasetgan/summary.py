@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gan.atomic import read_json
 from medseg_gan.data.slices import SliceStore, to_grey
+from medseg_gan.machine.atomic import read_json
+from medseg_gan.machine.seeding import numpy_rng
 from medseg_gan.report.page import ReportContent, write_report
-from medseg_gan.seeding import numpy_rng
-from medseg_gan.stages import Inputs
-from medseg_gan.systems.datasetgan.inversion import inverted_slices
-from medseg_gan.systems.datasetgan.memorisation import audit_pairs
-from medseg_gan.systems.datasetgan.quality_report import quality_report
+from medseg_gan.running.stages import Inputs
+from medseg_gan.systems.datasetgan.annotation.inversion import inverted_slices
+from medseg_gan.systems.datasetgan.quality.copies import audit_pairs
+from medseg_gan.systems.datasetgan.quality.report import quality_report
 from medseg_gan.systems.datasetgan.recipe import Report, TrainSegmenters
 from medseg_gan.training.engine import read_stats
 

@@ -16,7 +16,7 @@ from medseg_gan.data.records import find_cases
 from medseg_gan.data.slices import SliceStore, to_grey
 from medseg_gan.data.splits import Split
 from medseg_gan.labels import lookup_table
-from medseg_gan.stages import Inputs
+from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.layered.recipe import Prepare
 from medseg_gan.training.log import Progress
 

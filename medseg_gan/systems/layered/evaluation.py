@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from medseg_gan.atomic import write_array, write_json
 from medseg_gan.data.apc import NAME as APC
 from medseg_gan.data.pictures import PictureStore
 from medseg_gan.errors import MedsegError
@@ -36,8 +35,9 @@ from medseg_gan.evaluation.frechet import (
 )
 from medseg_gan.evaluation.grabcut import grabcut_floor
 from medseg_gan.evaluation.segmentation import confusion
+from medseg_gan.machine.atomic import write_array, write_json
 from medseg_gan.networks.segmenters import predict_labels
-from medseg_gan.stages import Inputs
+from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.layered.ct import CT
 from medseg_gan.systems.layered.recipe import Evaluate, TrainGan
 from medseg_gan.systems.layered.stages import CEILING, has_ceiling, runs_of, trained_layers

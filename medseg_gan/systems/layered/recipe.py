@@ -16,8 +16,8 @@ from pydantic import (
 )
 
 from medseg_gan.errors import did_you_mean
-from medseg_gan.recipe import ImageSize, Section, SystemRecipe, Window
-from medseg_gan.stages import Stage
+from medseg_gan.running.recipe import ImageSize, Section, SystemRecipe, Window
+from medseg_gan.running.stages import Stage
 
 
 class Phantom(Section):

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gan.atomic import write_json
 from medseg_gan.data.arrays import GrowingArray
 from medseg_gan.data.phantom import birds, shelf
 from medseg_gan.data.picture_layouts import find_pictures
@@ -20,8 +19,9 @@ from medseg_gan.data.splits import Split
 from medseg_gan.data.stanford import CARS, DOGS
 from medseg_gan.data.volumes import is_volume_file
 from medseg_gan.errors import MedsegError
-from medseg_gan.seeding import mix_seed
-from medseg_gan.stages import Inputs
+from medseg_gan.machine.atomic import write_json
+from medseg_gan.machine.seeding import mix_seed
+from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.layered.codes import Prior
 from medseg_gan.systems.layered.composition import Perturbation
 from medseg_gan.systems.layered.ct import prepare_ct

@@ -11,12 +11,12 @@ import torch
 from ignite.engine import Engine
 from torch import Tensor, nn
 
-from medseg_gan.device import autocast
 from medseg_gan.losses.adversarial import hinge_discriminator_loss, hinge_generator_loss
 from medseg_gan.losses.masks import background_loss, binarisation_loss, size_loss
 from medseg_gan.losses.segmentation import soft_cross_entropy
+from medseg_gan.machine.device import autocast
+from medseg_gan.machine.seeding import seed_step
 from medseg_gan.networks.segmenters import build_segmenter
-from medseg_gan.seeding import seed_step
 from medseg_gan.systems.layered.codes import Prior
 from medseg_gan.systems.layered.composition import Perturbation, compose, perturbed_composition
 from medseg_gan.systems.layered.networks import LayeredDiscriminator, LayeredGenerator, MaskEncoder

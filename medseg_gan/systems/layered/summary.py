@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gan.atomic import read_json
 from medseg_gan.data.pictures import PictureStore
+from medseg_gan.machine.atomic import read_json
+from medseg_gan.machine.seeding import numpy_rng
 from medseg_gan.report.document import (
     Bar,
     Bars,
@@ -23,8 +24,7 @@ from medseg_gan.report.document import (
     Text,
     write_document,
 )
-from medseg_gan.seeding import numpy_rng
-from medseg_gan.stages import Inputs
+from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.layered.paper import paper_tables
 from medseg_gan.systems.layered.recipe import Report, TrainGan
 from medseg_gan.systems.layered.stages import runs_of, trained_layers

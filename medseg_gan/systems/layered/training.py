@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medseg_gan.atomic import read_json, write_json
-from medseg_gan.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.data.pictures import PictureStore
 from medseg_gan.data.sampler import EndlessSampler
-from medseg_gan.device import autocast
 from medseg_gan.errors import MedsegError
+from medseg_gan.machine.atomic import read_json, write_json
+from medseg_gan.machine.checkpoint import load_checkpoint, save_checkpoint
+from medseg_gan.machine.device import autocast
+from medseg_gan.machine.memory import keep_freed_memory
+from medseg_gan.machine.seeding import mix_seed, seed_step
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels
-from medseg_gan.seeding import mix_seed, seed_step
 from medseg_gan.systems.layered.codes import Prior
 from medseg_gan.systems.layered.composition import compose
 from medseg_gan.systems.layered.networks import LayeredDiscriminator, LayeredGenerator
@@ -27,7 +28,6 @@ from medseg_gan.systems.layered.step import LayeredSettings, LayeredStep
 from medseg_gan.systems.layered.watchdog import Trivial, Watchdog
 from medseg_gan.training.engine import Training, save_samples
 from medseg_gan.training.log import say
-from medseg_gan.training.memory import keep_freed_memory
 
 MODEL = "layered.pt"
 ATTEMPTS = "attempts.json"
