@@ -15,10 +15,9 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from medseg_gan import __version__
-from medseg_gan.errors import MedsegError, WaitingForPerson
-from medseg_gan.running.mistakes import show_value
+from medseg_gan.errors import MedsegError, error_lines
+from medseg_gan.running.dry_run import plan_lines
 from medseg_gan.running.recipe import list_recipes, recipe_folder
-from medseg_gan.running.stages import Plan, Step, notice, slow_default
 from medseg_gan.systems.plan import plan_recipe
 
 _WordedByTyper: Any = typer.BadParameter.__mro__[2]  # typer brings its own click or takes the installed one
@@ -63,7 +62,7 @@ class _Commands(TyperGroup):
                 raise typer.Exit(1) from None
             if ctx.obj["debug"] or type(error).__module__.startswith("typer."):  # typer words its own usage errors
                 raise
-            code, lines = _words(error)
+            code, lines = error_lines(error)
             for line in lines:
                 typer.echo(line, err=True)
             raise typer.Exit(code) from None
@@ -83,7 +82,7 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Generative networks that label: train a GAN, label its images, train and judge segmenters.",
+    help="Train a GAN on images, label what it generates, and train and judge segmenters on these pairs.",
 )
 
 
@@ -100,37 +99,60 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; also accepted after a command.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error. Also accepted after a command.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Declared for --help; `_Commands` reads --debug."""
 
 
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")]
+Source = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="A run folder, or a file of weights: G_ema.pt, network.pkl or G.pt.")
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="Compute on this device. auto takes a GPU where there is one.")
+]
+ClassId = Annotated[
+    int | None, typer.Option("--class", metavar="K", help="Choose the class of a conditional generator.")
+]
+
+
 @app.command()
 def recipe(
-    name: Annotated[str, typer.Argument(help="A recipe's name, or the path of a YAML file.")],
+    name: Annotated[str, typer.Argument(help="Name of a recipe, or path of a YAML file.")],
     data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Your volumes or pictures. Without it: a built-in phantom.")
+        str | None,
+        typer.Option(metavar="DIR", help="Read your volumes or images here, not the built-in phantom."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Run folder.", show_default="runs/<recipe>-<profile>")
+        str | None, typer.Option(metavar="RUN", help="Write the run here.", show_default="runs/<recipe>-<profile>")
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="Named settings.", show_default="demo on the phantom, paper with --data")
+        str | None,
+        typer.Option(help="Use these named settings.", show_default="demo on the phantom, paper with --data"),
     ] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SETTING=VALUE", help="Such as train_gan.total_kimg=50.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="SETTING=VALUE", help="Change a setting, such as train_gan.total_kimg=50. Repeatable."
+        ),
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")] = None,
+    device: Device = "auto",
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
     rerun: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="Make this stage and all later ones anew; old ones are moved.")
+        str | None,
+        typer.Option(metavar="STAGE", help="Repeat this stage and all later ones. Their old folders are moved aside."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and run nothing.")] = False,
 ) -> None:
-    """Run a recipe; the same command again goes on where it stopped."""
+    """Run a recipe. The same command again continues where it stopped."""
     if dry_run:
-        _show_plan(plan_recipe(name, data, out, profile, sets or (), device, until, rerun))
+        for line in plan_lines(plan_recipe(name, data, out, profile, sets or (), device, until, rerun)):
+            typer.echo(line)
         return
     from medseg_gan.api import run_recipe
     from medseg_gan.machine.processes import is_first
@@ -158,8 +180,8 @@ def recipes() -> None:
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]) -> None:
-    """Make a run's report anew."""
+def report(run: Run) -> None:
+    """Write the report of a run again."""
     from medseg_gan.api import rebuild_report
 
     rebuild_report(run, say=typer.echo)
@@ -169,12 +191,14 @@ def report(run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder
 @app.command("import-weights")
 def import_weights(
     source: Annotated[
-        Path, typer.Argument(metavar="NETWORK", help="network.pkl of StyleGAN2-ADA, or a rosinality .pt.")
+        Path, typer.Argument(metavar="NETWORK", help="A network.pkl of StyleGAN2-ADA, or a .pt file of rosinality.")
     ],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="File to write, such as G.pt.")],
-    grey: Annotated[bool, typer.Option("--grey", help="Turn colour networks into grey ones (Rec. 601).")] = False,
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, such as G.pt.")],
+    grey: Annotated[
+        bool, typer.Option("--grey", help="Turn colour networks into grey ones (weights of Rec. 601).")
+    ] = False,
 ) -> None:
-    """Convert published StyleGAN2 weights into a safe file; nothing in them is executed."""
+    """Convert published StyleGAN2 weights to a safe file. Nothing in them is executed."""
     from medseg_gan.weights.files import convert_weights, describe_networks
 
     typer.echo(f"{target}: {describe_networks(convert_weights(source, target, grey))}")
@@ -182,134 +206,131 @@ def import_weights(
 
 @app.command()
 def generate(
-    source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A run folder, or a weight file: G_ema.pt, network.pkl, G.pt.")
-    ],
-    seeds: Annotated[str | None, typer.Option(help="Such as 0-63,70.", show_default="0-15")] = None,
-    psi: Annotated[float, typer.Option(help="Truncation: 1 for none, 0 for the mean picture.")] = 1.0,
-    psi_layers: Annotated[int | None, typer.Option(metavar="N", help="Truncate the first N layers only.")] = None,
+    source: Source,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Generate one image for each of these seeds, such as 0-63,70.", show_default="0-15"),
+    ] = None,
+    psi: Annotated[float, typer.Option(help="Truncate: 1 changes nothing, 0 gives the mean image.")] = 1.0,
+    psi_layers: Annotated[int | None, typer.Option(metavar="N", help="Truncate only the first N layers.")] = None,
     noise: Annotated[
-        Literal["const", "random", "none"], typer.Option(help="Stored, drawn by seed, or none.")
+        Literal["const", "random", "none"],
+        typer.Option(help="Use the stored noise maps, draw them by seed, or use none."),
     ] = "const",
     seed_convention: Annotated[
-        Literal["nvidia", "ours"], typer.Option(help="As the official code, or the run's label factory.")
+        Literal["nvidia", "ours"],
+        typer.Option(help="Turn seeds into latents as the official code does, or as the label factory of the run."),
     ] = "nvidia",
-    class_id: Annotated[int | None, typer.Option("--class", metavar="K", help="Of a conditional generator.")] = None,
+    class_id: ClassId = None,
     format: Annotated[
-        Literal["png", "nii", "gif"] | None, typer.Option(help="nii: HU, for runs; gif: --interpolate only.")
+        Literal["png", "nii", "gif"] | None,
+        typer.Option(help="Write this format. nii holds HU and needs a run; gif needs --interpolate."),
     ] = None,
-    grid: Annotated[bool, typer.Option("--grid", help="Also one sheet of all pictures.")] = False,
+    grid: Annotated[bool, typer.Option("--grid", help="Also write one grid of all images.")] = False,
     latents: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="projected.pt of `project`, drawn in place of seeds.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Use the latents of a projected.pt in place of seeds. Repeatable."),
     ] = None,
     mix: Annotated[
-        tuple[str, str] | None, typer.Option(metavar="ROWS COLS", help="Seeds whose styles are mixed.")
+        tuple[str, str] | None, typer.Option(metavar="ROWS COLS", help="Mix the styles of these seeds in a grid.")
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(help="What --mix takes from the columns.", show_default="the first half")
+        str | None,
+        typer.Option(help="Take these layers from the columns of --mix.", show_default="the first half"),
     ] = None,
-    interpolate: Annotated[str | None, typer.Option(metavar="SEEDS", help="Go from seed to seed.")] = None,
-    frames: Annotated[int, typer.Option(help="From one seed to the next.")] = 60,
-    fps: Annotated[float, typer.Option(help="Frames per second of the GIF.")] = 25,
-    loop: Annotated[bool, typer.Option("--loop", help="Then back to the first seed.")] = False,
-    way: Annotated[Literal["w", "z"], typer.Option(help="Lines in w, or great circles in z.")] = "w",
+    interpolate: Annotated[
+        str | None, typer.Option(metavar="SEEDS", help="Move from seed to seed, one frame at a time.")
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Generate this many frames from one seed to the next.")] = 60,
+    fps: Annotated[float, typer.Option(help="Show this many frames of the GIF per second.")] = 25,
+    loop: Annotated[bool, typer.Option("--loop", help="Return to the first seed at the end.")] = False,
+    way: Annotated[
+        Literal["w", "z"], typer.Option(help="Interpolate along lines in w, or along great circles in z.")
+    ] = "w",
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder to write.", show_default="RUN/generated/seeds, ...")
+        Path | None, typer.Option(metavar="DIR", help="Write here.", show_default="RUN/generated/seeds, ...")
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    device: Device = "auto",
 ) -> None:
-    """Draw pictures with a trained generator: of seeds, mixed styles, or the way between seeds."""
+    """Generate images from seeds, mixed styles or interpolated latents."""
     from medseg_gan.api import generate_images
 
-    folder = generate_images(
-        source,
-        seeds,
-        out,
-        psi=psi,
-        psi_layers=psi_layers,
-        noise=noise,
-        seed_convention=seed_convention,
-        class_id=class_id,
-        format=format,
-        grid=grid,
-        latents=latents or (),
-        mix=mix,
-        layers=layers,
-        interpolate=interpolate,
-        frames=frames,
-        fps=fps,
-        loop=loop,
-        way=way,
-        device=device,
-    )
-    typer.echo(f"pictures: {folder}")
+    look = {"psi": psi, "psi_layers": psi_layers, "noise": noise, "class_id": class_id, "format": format, "grid": grid}
+    mixing = {"mix": mix, "layers": layers, "latents": latents or (), "seed_convention": seed_convention}
+    moving = {"interpolate": interpolate, "frames": frames, "fps": fps, "loop": loop, "way": way}
+    typer.echo(f"images: {generate_images(source, seeds, out, device=device, **look, **mixing, **moving)}")
 
 
 @app.command()
 def project(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A run folder, or a weight file.")],
-    image: Annotated[Path, typer.Argument(metavar="SLICE", help="A picture, or a volume with --index.")],
-    space: Annotated[Literal["w", "w+"], typer.Option(help="One latent for all layers, or one for each.")] = "w",
-    steps: Annotated[int, typer.Option(help="Of the search.")] = 500,
-    index: Annotated[int | None, typer.Option(metavar="K", help="Slice of a volume, from 0 at the feet.")] = None,
+    source: Source,
+    image: Annotated[Path, typer.Argument(metavar="SLICE", help="An image, or a volume together with --index.")],
+    space: Annotated[
+        Literal["w", "w+"], typer.Option(help="Search one latent for all layers, or one for each layer.")
+    ] = "w",
+    steps: Annotated[int, typer.Option(help="Search for this many steps.")] = 500,
+    index: Annotated[
+        int | None, typer.Option(metavar="K", help="Take this slice of a volume, counted from 0 at the feet.")
+    ] = None,
     window: Annotated[
-        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="HU of a volume.", show_default="the run's")
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="Window a volume to this HU range.", show_default="the run's window"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the search's random numbers.")] = 0,
-    class_id: Annotated[int | None, typer.Option("--class", metavar="K", help="Of a conditional generator.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed the random numbers of the search.")] = 0,
+    class_id: ClassId = None,
     features: Annotated[
-        Literal["random", "discriminator"], typer.Option(help="In which the two pictures are compared.")
+        Literal["random", "discriminator"],
+        typer.Option(help="Compare the two images in features of a random network or of the discriminator."),
     ] = "random",
-    noise_maps: Annotated[bool, typer.Option(help="Search noise maps too, or keep the stored ones.")] = True,
+    noise_maps: Annotated[bool, typer.Option(help="Search the noise maps too, or keep the stored ones.")] = True,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder to write.", show_default="RUN/projected/<digest>-<space>")
+        Path | None, typer.Option(metavar="DIR", help="Write here.", show_default="RUN/projected/<digest>-<space>")
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    device: Device = "auto",
 ) -> None:
-    """Find the latent whose picture is nearest to a given slice."""
+    """Find the latent whose image is nearest to a given slice."""
     from medseg_gan.api import project_image
 
-    project_image(
-        source,
-        image,
-        out,
-        space=space,
-        steps=steps,
-        seed=seed,
-        index=index,
-        class_id=class_id,
-        features=features,
-        noise_maps=noise_maps,
-        window=window,
-        device=device,
-        say=typer.echo,
-    )
+    search = {"space": space, "steps": steps, "seed": seed, "features": features, "noise_maps": noise_maps}
+    target = {"index": index, "window": window, "class_id": class_id}
+    project_image(source, image, out, **search, **target, device=device, say=typer.echo)
 
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
-    to: Annotated[Literal["nnunet", "bundle", "dicom-seg", "onnx", "shards"], typer.Option("--to", help="Format.")],
+    run: Run,
+    to: Annotated[
+        Literal["nnunet", "bundle", "dicom-seg", "onnx", "shards"], typer.Option("--to", help="Write this format.")
+    ],
     what: Annotated[
         Literal["synthetic", "real", "hybrid", "segmenter", "factory"] | None,
-        typer.Option(help="Slices, or for bundle the segmenter or the factory.", show_default="synthetic or segmenter"),
+        typer.Option(
+            help="Export these slices or, as a bundle, the segmenter or the label factory.",
+            show_default="synthetic or segmenter",
+        ),
     ] = None,
-    row: Annotated[str | None, typer.Option(help="Training set of the segmenter.", show_default="hybrid")] = None,
-    network: Annotated[str | None, typer.Option(help="Of the segmenter.", show_default="the recipe's first")] = None,
-    dataset_id: Annotated[int, typer.Option(min=11, max=999, metavar="ID", help="For nnU-Net.")] = 500,
+    row: Annotated[
+        str | None, typer.Option(help="Take the segmenter of this training set.", show_default="hybrid")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="Take the segmenter of this architecture.", show_default="the recipe's first")
+    ] = None,
+    dataset_id: Annotated[
+        int, typer.Option(min=11, max=999, metavar="ID", help="Give nnU-Net's data set this number.")
+    ] = 500,
     format: Annotated[
-        Literal["nii", "png"], typer.Option(help="For nnU-Net: HU as NIfTI, or the window as 8-bit PNG.")
+        Literal["nii", "png"], typer.Option(help="Write nnU-Net's files as NIfTI in HU, or as 8-bit PNG of the window.")
     ] = "nii",
     num: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Generated pairs at most.", show_default="all")
+        int | None, typer.Option(min=1, metavar="N", help="Export at most N generated pairs.", show_default="all")
     ] = None,
-    licence: Annotated[str | None, typer.Option(metavar="TEXT", help="Terms to write on the card.")] = None,
+    licence: Annotated[str | None, typer.Option(metavar="TEXT", help="State these terms on the card.")] = None,
     out: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Folder to make; for nnunet, nnUNet_raw.", show_default="RUN/export/..."),
+        typer.Option(metavar="DIR", help="Write here. For nnunet, name nnUNet_raw.", show_default="RUN/export/..."),
     ] = None,
 ) -> None:
-    """Hand a run on: nnU-Net raw data, a MONAI bundle, DICOM with SEG, ONNX, or webdataset shards."""
+    """Export a run to nnU-Net, a MONAI bundle, DICOM with DICOM SEG, ONNX, or webdataset shards."""
     from medseg_gan.api import export_run
 
     choices = {"what": what, "row": row, "network": network, "dataset_id": dataset_id}
@@ -319,29 +340,35 @@ def export(
 
 @app.command()
 def synthesize(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
-    num: Annotated[int, typer.Option(metavar="N", help="Labelled pairs to make.")],
+    run: Run,
+    num: Annotated[int, typer.Option(metavar="N", help="Make N labelled pairs.")],
     to: Annotated[
-        Literal["shards", "png", "nifti"], typer.Option("--to", help="webdataset tar files, or folders of files.")
+        Literal["shards", "png", "nifti"], typer.Option("--to", help="Write webdataset tar files, or folders of files.")
     ] = "shards",
     out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder to fill.", show_default="RUN/synthesized/<format>")
+        str | None, typer.Option(metavar="DIR", help="Write here.", show_default="RUN/synthesized/<format>")
     ] = None,
-    start: Annotated[int, typer.Option(metavar="K", help="First pair; others than those of an earlier call.")] = 0,
-    workers: Annotated[
-        int, typer.Option(metavar="W", help="Processes on this machine; 0: one per core, on a GPU one.")
+    start: Annotated[
+        int, typer.Option(metavar="K", help="Index of the first pair to make. An index always gives the same pair.")
     ] = 0,
-    part: Annotated[str, typer.Option(metavar="I/N", help="Of a job array: make every N-th shard, from the I-th.")] = (
-        "1/1"
-    ),
-    shard: Annotated[int, typer.Option(metavar="N", help="Pairs of a shard.")] = 512,
+    workers: Annotated[
+        int, typer.Option(metavar="W", help="Use W processes. 0 takes one per CPU core, or a single one on a GPU.")
+    ] = 0,
+    part: Annotated[
+        str, typer.Option(metavar="I/N", help="Make only the I-th of N parts, one per job of a job array.")
+    ] = "1/1",
+    shard: Annotated[int, typer.Option(metavar="N", help="Write N pairs to a shard.")] = 512,
     keep: Annotated[
         str | None,
-        typer.Option(metavar="CLASSES", help="Of predicted quality, such as good,partial.", show_default="all"),
+        typer.Option(
+            metavar="CLASSES",
+            help="Keep only pairs of these quality classes, such as good,partial.",
+            show_default="all",
+        ),
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+    device: Device = "auto",
 ) -> None:
-    """Make any number of labelled pairs with a run's label factory; the same command again goes on."""
+    """Make any number of labelled pairs. The same command again continues where it stopped."""
     from medseg_gan.api import synthesize_pairs
     from medseg_gan.machine.processes import is_first
 
@@ -357,74 +384,15 @@ def synthesize(
 
 @app.command()
 def annotate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder whose stage annotate waits for a person.")],
-    port: Annotated[int, typer.Option(min=1024, max=65535, help="On 127.0.0.1: no other machine reaches it.")] = 7860,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run whose stage annotate waits for your masks.")],
+    port: Annotated[
+        int, typer.Option(min=1024, max=65535, help="Serve the page on this port of 127.0.0.1, to this machine only.")
+    ] = 7860,
     browser: Annotated[bool, typer.Option(help="Open the page in the default browser.")] = True,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where interpreters for pre-labels are trained.")
-    ] = "auto",
+    device: Device = "auto",
 ) -> None:
-    """Paint a run's generated slices on a page of this machine; Ctrl-C ends it, what is saved stays."""
+    """Paint masks on generated slices in your browser. Ctrl-C ends it; saved masks stay."""
     typer.echo(f"annotate: opening the page for {run} ...")  # the imports take up to a minute on a busy machine
     from medseg_gan.api import annotate_run
 
     annotate_run(run, port=port, open_browser=browser, device=device, say=typer.echo)
-
-
-# Further commands go here, each a few lines that call the package.
-
-
-def _words(error: Exception) -> tuple[int, Sequence[str]]:
-    """Exit code and lines of an error."""
-    if isinstance(error, WaitingForPerson):
-        return error.exit_code, str(error).splitlines()
-    if isinstance(error, MedsegError):
-        return error.exit_code, [f"error: {line}" for line in str(error).splitlines()]
-    if isinstance(error, OSError) and error.filename is not None:
-        return 1, [f"error: {error.filename}: {error.strerror}; check the path and its permissions, or see --debug"]
-    text = " ".join(str(error).split())
-    return 1, [f"error: {type(error).__name__}: {text}; run with --debug for the traceback"]
-
-
-def _show_plan(plan: Plan) -> None:
-    """Print what would be run."""
-    recipe, run = plan.recipe, plan.recipe.settings.run
-    steps = plan.steps()
-    typer.echo(f"{recipe.header.name}: {recipe.header.source}")
-    typer.echo(f"profile {recipe.profile}, data {plan.data or 'built-in phantom'}, device {plan.device}")
-    typer.echo(f"run folder {plan.run}, seed {run.seed}, precision {plan.precision()}, threads {run.threads or 'all'}")
-    if line := slow_default(plan, steps, plan.device):
-        typer.echo(line)
-    for number, step in enumerate(steps, start=1):
-        typer.echo(f"\n{number}. {step.stage.name}: {_STATUS[step.status]}, {step.folder}")
-        settings = ", ".join(_settings(step.section))
-        if settings:
-            typer.echo(f"   {settings}")
-        if step.stage.expected:
-            typer.echo(f"   expected: {step.stage.expected(recipe.settings)}")
-        if step.status == "kept" and (line := notice(step)):
-            typer.echo(f"   {line}")
-    refused: Step | None = next((step for step in steps if step.status == "refuse"), None)
-    if refused:
-        raise refused.refusal
-
-
-_STATUS = {
-    "kept": "kept, it is finished",
-    "resume": "resumed",
-    "new": "new",
-    "refuse": "refused, its settings changed or files are missing",
-    "rerun": "made anew, the old one is moved to replaced/",
-    "later": "not run, it comes after --until",
-}
-
-
-def _settings(section: Any, prefix: str = "") -> list[str]:
-    """The settings that the recipe, its profile or `--set` give; all others have their defaults."""
-    texts = []
-    for name in type(section).model_fields:
-        if name in section.model_fields_set:
-            value = getattr(section, name)
-            inner = hasattr(value, "model_fields_set")
-            texts += _settings(value, f"{prefix}{name}.") if inner else [f"{prefix}{name} {show_value(value)}"]
-    return texts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class MedsegError(Exception):
@@ -28,3 +28,15 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return `"; did you mean X?"` for the nearest option, or an empty string when none is near."""
     near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def error_lines(error: Exception) -> tuple[int, Sequence[str]]:
+    """Exit code and lines of an error, as the command line tells it."""
+    if isinstance(error, WaitingForPerson):
+        return error.exit_code, str(error).splitlines()
+    if isinstance(error, MedsegError):
+        return error.exit_code, [f"error: {line}" for line in str(error).splitlines()]
+    if isinstance(error, OSError) and error.filename is not None:
+        return 1, [f"error: {error.filename}: {error.strerror}; check the path and its permissions, or see --debug"]
+    text = " ".join(str(error).split())
+    return 1, [f"error: {type(error).__name__}: {text}; run with --debug for the traceback"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 from toy_system import RECIPE, TOY
 from typer.testing import CliRunner
 
@@ -212,3 +214,11 @@ def test_the_command_alone_shows_help(capfd):
     assert ended.value.code in (0, 2)
     shown = capfd.readouterr()
     assert "Usage" in shown.out + shown.err
+
+
+def test_every_help_text_is_a_sentence():
+    commands = typer.main.get_command(app).commands.values()
+    helps = {f"{command.name} {option.name}": option.help for command in commands for option in command.params}
+    helps |= {command.name: command.help for command in commands}
+    assert len(helps) > 50
+    assert not {name: text for name, text in helps.items() if not re.fullmatch(r"[A-Z]\w*:? .+\.", text or "")}

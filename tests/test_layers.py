@@ -39,7 +39,6 @@ TWO_WAY = {
 }
 LONG_FILES = {
     "medseg_gan/annotate/page.py",
-    "medseg_gan/cli.py",
     "medseg_gan/running/stages.py",
     "medseg_gan/systems/datasetgan/recipe.py",
     "medseg_gan/systems/datasetgan/stages.py",
@@ -47,7 +46,6 @@ LONG_FILES = {
 LONG_FUNCTIONS = {
     "answers.read_masks",
     "bundle.segmenter_inference",
-    "cli.generate",
     "copies.audit_pairs",
     "factory.write_pairs",
     "fit_pixels.fit_pixels_together",

@@ -189,7 +189,7 @@ def test_the_command_line_draws_what_the_function_draws(tmp_path: Path, monkeypa
     words = ["generate", str(path), "--seeds", "0-1", "--psi", "0.7", "--grid", "--device", "cpu"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert result.stdout == "pictures: generated/seeds\n"
+    assert result.stdout == "images: generated/seeds\n"
     folder = api.generate_images(path, "0-1", tmp_path / "api", psi=0.7, grid=True)
     for name in ("seed0000.png", "seed0001.png", "sheet.png", "manifest.json"):
         assert (folder / name).read_bytes() == (tmp_path / "generated" / "seeds" / name).read_bytes()
