@@ -28,6 +28,7 @@ from medseg_gan.annotate.faults import noted, refuse
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import LabelTable
 from medseg_gan.machine.atomic import atomic_path, read_json, save_png, write_json, write_text
+from medseg_gan.machine.names import check_name
 
 VERSION = 1
 """Of the manifest's format."""
@@ -206,6 +207,11 @@ def _check_png(path: Path, grey: np.ndarray) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
+    """What an annotation folder says of its images.
+
+    Raises:
+        MedsegError: nothing was exported there, or the file was edited or is of another version.
+    """
     path = folder / "manifest.json"
     if not path.is_file():
         raise MedsegError(f"{folder} holds no exported images (manifest.json is missing); export them first")
@@ -218,6 +224,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if not isinstance(manifest, dict) or not {"classes", "size", "spacing", "images", "stacks"} <= manifest.keys():
         raise MedsegError(f"{path} does not say which images were exported; it was edited, remove it")
+    try:
+        names = [entry["name"] for kind in ("images", "stacks") for entry in manifest[kind]]
+        names += [name for stack in manifest["stacks"] for name in stack["images"]]
+    except (KeyError, TypeError) as error:
+        raise MedsegError(f"{path} does not name its images; it was edited, remove it") from error
+    for name in names:
+        check_name(name, path)
     return manifest
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gan.machine.atomic import full_disk_told
+from medseg_gan.machine.atomic import full_disk_told, open_no_link
 
 TIMES = "times.jsonl"
 
@@ -72,7 +72,7 @@ def append_saving(folder: Path, saving: Saving) -> None:
     """
     path = folder / TIMES
     line = json.dumps(asdict(saving), ensure_ascii=False)
-    with full_disk_told(path), open(path, "ab+") as file:
+    with full_disk_told(path), open_no_link(path, "ab+") as file:
         if file.tell() and not _ends_a_line(file):
             line = "\n" + line
         file.write((line + "\n").encode())

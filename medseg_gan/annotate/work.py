@@ -20,7 +20,7 @@ from medseg_gan.annotate.masks import read_mask
 from medseg_gan.annotate.times import NOTHING, Saving, append_saving, dice_by_class
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import LabelTable
-from medseg_gan.machine.atomic import atomic_path, is_full_disk, save_png, write_text
+from medseg_gan.machine.atomic import atomic_path, is_full_disk, open_no_link, save_png, write_text
 
 State = Literal["to do", "painted", "rejected"]
 
@@ -90,6 +90,9 @@ class AnnotationWork:
                 f"{folder} was exported for the classes {', '.join(classes)}, wanted {', '.join(table.classes)}; "
                 "use another folder for other labels"
             )
+        for name in ("masks", KEPT):
+            if (folder / name).is_symlink():
+                raise MedsegError(f"{folder / name} is a link, and masks are saved inside {folder} only; remove it")
 
     @property
     def names(self) -> list[str]:
@@ -313,7 +316,7 @@ class AnnotationWork:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Nobody else's saving comes between a look at what is stored and the next write; other processes included."""
-        with open(self.folder / ".page-lock", "w") as lock:
+        with open_no_link(self.folder / ".page-lock") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

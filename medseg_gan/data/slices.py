@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from medseg_gan.data.arrays import TwoArraysWriter, open_arrays, read_index
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, LabelTable, lookup_table
+from medseg_gan.machine.names import check_name
 
 VERSION = 1  # of the store's layout
 
@@ -96,6 +97,9 @@ class SliceStore:
             window, table = tuple(cases["window"]), lookup_table(cases["label_table"])
         except (KeyError, TypeError) as error:
             raise MedsegError(f"{folder}: cases.json is incomplete ({error}); make the store anew") from error
+        for record in records:
+            for name in (record.case, record.patient):
+                check_name(name, folder / "cases.json")
         count = len(records)
         if images.shape != labels.shape or len(images) != count:
             raise MedsegError(

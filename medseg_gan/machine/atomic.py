@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from medseg_gan.errors import MedsegError
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; on success it takes the place of `path`, on failure it is removed.
 
-    The suffix is kept, so that writers which look at it (nibabel, PIL) behave as for the final name.
+    The suffix is kept, so that writers which look at it (nibabel, PIL) behave as for the final name. The temporary file
+    is there already, empty and new: a link of its name or of the name of `path` leads no writer elsewhere.
 
     Raises:
         MedsegError: the disk is full.
@@ -29,12 +30,28 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         with full_disk_told(path):
+            temporary.unlink(missing_ok=True)
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())  # the rename must not overtake the content
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def open_no_link(path: str | os.PathLike[str], mode: str = "a+") -> IO[Any]:
+    """Open a file that is kept and written in place, such as a lock: never the file that a link of its name leads to.
+
+    Raises:
+        MedsegError: `path` is a link.
+    """
+    try:
+        return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise MedsegError(f"{path} is a link and is not written through; remove it and run again") from error
 
 
 @contextmanager

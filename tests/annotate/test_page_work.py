@@ -2,16 +2,18 @@
 
 import errno
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from annotation_example import SIZE, TABLE, scribble, work_of
 from PIL import Image
 
-from medseg_gan.annotate.answers import read_masks
+from medseg_gan.annotate.answers import offer_earlier_masks, read_masks
 from medseg_gan.annotate.work import AnnotationWork, Overtaken
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import lookup_table
+from medseg_gan.machine.atomic import read_json, write_json
 
 
 @pytest.fixture
@@ -147,3 +149,42 @@ def test_the_same_kept_strokes_are_written_once(work):
 def test_other_labels_are_refused(work):
     with pytest.raises(MedsegError, match="was exported for the classes"):
         AnnotationWork(work.folder, lookup_table("lungs"))
+
+
+@pytest.mark.parametrize("kind", ["images", "stacks", "images of a stack"])
+def test_a_name_that_leads_out_of_the_folder_is_refused_before_anything_is_saved(work, kind):
+    name, path = "../../escaped", work.folder / "manifest.json"
+    opened, manifest = work.open(work.names[0]), read_json(path)
+    if kind == "images of a stack":
+        manifest["stacks"][0]["images"][0] = name
+    else:
+        manifest[kind][0]["name"] = name
+    write_json(path, manifest)
+    calls = [
+        lambda: AnnotationWork(work.folder, TABLE),
+        lambda: work.save(replace(opened, name=name), scribble(), seconds=1.0),
+        lambda: work.open(name),
+        lambda: read_masks(work.folder, TABLE),
+        lambda: offer_earlier_masks(work.folder, work.folder),
+    ]
+    for call in calls:
+        with pytest.raises(MedsegError, match=r"manifest\.json holds the name '\.\./\.\./escaped'") as told:
+            call()
+        assert "\n" not in str(told.value)
+    assert not list(work.folder.parent.parent.rglob("escaped*"))
+
+
+@pytest.mark.parametrize("name", [".page-lock", "times.jsonl", "masks", "kept"])
+def test_no_link_leads_the_page_out_of_its_folder(work, tmp_path, name):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "file").write_text("theirs")
+    opened = work.open(work.names[0])
+    own = work.folder / name
+    if own.is_dir():
+        own.rmdir()
+    own.unlink(missing_ok=True)
+    own.symlink_to(theirs if name in ("masks", "kept") else theirs / "file")
+    with pytest.raises(MedsegError, match=f"{name} is a link"):
+        AnnotationWork(work.folder, TABLE).save(opened, scribble(), seconds=1.0)
+    assert [path.name for path in theirs.iterdir()] == ["file"] and (theirs / "file").read_text() == "theirs"

@@ -11,7 +11,15 @@ import pytest
 from PIL import Image
 
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson, did_you_mean
-from medseg_gan.machine.atomic import atomic_path, read_json, save_png, write_array, write_json, write_text
+from medseg_gan.machine.atomic import (
+    atomic_path,
+    open_no_link,
+    read_json,
+    save_png,
+    write_array,
+    write_json,
+    write_text,
+)
 
 
 def test_exit_codes():
@@ -65,9 +73,11 @@ def test_full_disk_is_one_line_and_other_failures_stay_what_they_are(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 def test_a_disk_that_is_really_full(tmp_path):
     with pytest.raises(MedsegError, match="disk full"), atomic_path(tmp_path / "x") as temporary:
+        temporary.unlink()
         temporary.symlink_to("/dev/full")
         temporary.write_text("a")
     with pytest.raises(MedsegError, match="disk full"), atomic_path(tmp_path / "x.npy") as temporary:
+        temporary.unlink()
         temporary.symlink_to("/dev/full")
         np.save(temporary, np.zeros(10_000))
 
@@ -80,3 +90,28 @@ def test_json_that_is_no_json(tmp_path):
         read_json(tmp_path / "x.json")
     with pytest.raises(MedsegError, match="does not exist; run the stage that makes it"):
         read_json(tmp_path / "y.json")
+
+
+def test_no_write_goes_through_a_link(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("theirs")
+    folder = tmp_path / "ours"
+    folder.mkdir()
+    for name in ("x.json", f".{os.getpid()}-x.json"):  # the file itself, and the temporary name of this process
+        (folder / name).symlink_to(victim)
+    write_json(folder / "x.json", 1)
+    assert not (folder / "x.json").is_symlink() and read_json(folder / "x.json") == 1
+    assert victim.read_text() == "theirs" and os.listdir(folder) == ["x.json"]
+
+
+def test_a_file_written_in_place_is_never_a_link(tmp_path):
+    (tmp_path / "victim").write_text("theirs")
+    for target in ("victim", "not-there"):
+        (tmp_path / f"lock-{target}").symlink_to(tmp_path / target)
+        with pytest.raises(MedsegError, match="is a link and is not written through"):
+            open_no_link(tmp_path / f"lock-{target}")
+    assert (tmp_path / "victim").read_text() == "theirs" and not (tmp_path / "not-there").exists()
+    for expected in ("", "kept"):
+        with open_no_link(tmp_path / "lock") as lock:
+            assert (lock.seek(0), lock.read()) == (0, expected)
+            lock.write("kept"[len(expected) :])

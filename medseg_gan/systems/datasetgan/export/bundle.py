@@ -18,6 +18,7 @@ from medseg_gan.export.card import Card
 from medseg_gan.export.folder import new_folder
 from medseg_gan.export.slices import to_nifti
 from medseg_gan.machine.atomic import read_json, write_json
+from medseg_gan.machine.names import check_name
 from medseg_gan.systems.datasetgan.factory import LabelFactory
 from medseg_gan.systems.datasetgan.interpreter.model import load_interpreter
 from medseg_gan.systems.datasetgan.samples.images import FIRST_INDEX, Sampling
@@ -127,6 +128,8 @@ class BundledFactory:
 def _copy_interpreter(source: Path, target: Path) -> None:
     """The files that `load_interpreter` reads, and no others."""
     plan = read_json(source / "interpreter.json")
+    for name in (*plan["classifiers"], *plan.get("joint_networks", ()), *plan["image_networks"]):
+        check_name(name, source / "interpreter.json")
     target.mkdir()
     shutil.copyfile(source / "interpreter.json", target / "interpreter.json")
     for name in (*plan["classifiers"], *plan.get("joint_networks", ())):

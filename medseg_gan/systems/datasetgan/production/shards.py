@@ -20,7 +20,8 @@ from medseg_gan.data.slices import to_hu
 from medseg_gan.errors import MedsegError
 from medseg_gan.export.pair_files import PairFiles, new_shard, pair_files, shard_name
 from medseg_gan.export.slices import LabelledSlice
-from medseg_gan.machine.atomic import atomic_path
+from medseg_gan.machine.atomic import atomic_path, open_no_link
+from medseg_gan.machine.names import check_name
 from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.systems.datasetgan.factory import Judge, LabelFactory, Pairs
 from medseg_gan.systems.datasetgan.samples.images import FIRST_INDEX, reserved
@@ -118,6 +119,8 @@ def read_record(path: Path) -> list[dict[str, str]]:
         whole = text.endswith("\n") and header[: len(COLUMNS)] == list(COLUMNS)
         for row in rows:
             whole = whole and int(row["bytes"]) >= 0 and float(row["uncertainty"]) >= 0
+            for part in f"{row['image']}/{row['label']}".split("/") if row["image"] else ():
+                check_name(part, path)
     except (KeyError, ValueError, csv.Error):
         whole, rows = False, []
     if not whole or not rows:
@@ -283,7 +286,7 @@ def _claimed(lock: Path) -> Iterator[bool]:
     A file system without locks lets everyone make it, as the parts of a job array never do.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "a") as file:
+    with open_no_link(lock) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

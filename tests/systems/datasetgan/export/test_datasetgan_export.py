@@ -18,7 +18,7 @@ from medseg_gan.cli import app
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError, UsageError
 from medseg_gan.labels import lookup_table
-from medseg_gan.machine.atomic import read_json
+from medseg_gan.machine.atomic import read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +172,38 @@ def test_a_damaged_file_of_the_run_is_told_with_the_stage_that_makes_it(run: Pat
         code, told = call(tmp_path / "run", "--to", "nnunet", "--what", what, "--out", tmp_path / "out")
         assert code == 1 and told.endswith("; synthesize was finished, make it anew with --rerun synthesize")
         assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("to", "what", "file", "kind"),
+    [
+        ("nnunet", "synthetic", "05-synthesize/train/cases.json", "case"),
+        ("nnunet", "real", "01-prepare/cases.json", "case"),
+        ("shards", "synthetic", "05-synthesize/train/cases.json", "case"),
+        ("dicom-seg", "synthetic", "05-synthesize/train/cases.json", "case"),
+        ("dicom-seg", "real", "01-prepare/cases.json", "patient"),
+        ("bundle", "segmenter", "01-prepare/cases.json", "case"),
+        ("onnx", "segmenter", "01-prepare/cases.json", "patient"),
+        ("bundle", "factory", "04-train_interpreter/interpreter.json", "classifiers"),
+    ],
+)
+@pytest.mark.parametrize("name", ["../../../escaped", "/escaped", "a/../../escaped"])
+def test_no_name_of_a_run_leads_an_export_out_of_its_folder(
+    run: Path, tmp_path: Path, to: str, what: str, file: str, kind: str, name: str
+) -> None:
+    for package in {"dicom-seg": ("highdicom",), "onnx": ("onnx", "onnxscript")}.get(to, ()):
+        pytest.importorskip(package)
+    hostile = shutil.copytree(run, tmp_path / "run")
+    document = read_json(hostile / file)
+    if kind == "classifiers":
+        (hostile / file).parent.joinpath(name).parent.resolve().mkdir(exist_ok=True, parents=True)
+        document["classifiers"] = [name]
+    else:
+        document["slices"][0][kind] = name
+    write_json(hostile / file, document)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(MedsegError, match=f"{Path(file).name} holds the name '{name}'") as told:
+        export_run(hostile, to, tmp_path / "out" / "deep" / "x", what=what)
+    assert "\n" not in str(told.value)
+    left = [path for path in sorted(tmp_path.rglob("*")) if path not in before]
+    assert not [path for path in left if path.is_file()] and not Path("/escaped").exists()
