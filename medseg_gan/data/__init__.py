@@ -1,0 +1,1 @@
+"""Volumes and images: read, checked, preprocessed and stored; the phantoms."""

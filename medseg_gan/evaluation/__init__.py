@@ -1,0 +1,1 @@
+"""Scores, baselines, distances between image sets, and the search for copies."""

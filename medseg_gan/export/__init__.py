@@ -1,0 +1,1 @@
+"""Runs for other tools: nnU-Net, MONAI bundles, DICOM, ONNX, shards."""

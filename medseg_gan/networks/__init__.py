@@ -1,0 +1,1 @@
+"""Networks that two systems may use."""

@@ -1,0 +1,1 @@
+"""Documents, charts and image strips of a report."""

@@ -1,0 +1,1 @@
+"""Recipes are read and stages run."""

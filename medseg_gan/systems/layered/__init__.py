@@ -1,0 +1,1 @@
+"""Foreground and background from images alone (Yang et al., 2022)."""

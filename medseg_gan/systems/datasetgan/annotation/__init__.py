@@ -1,0 +1,1 @@
+"""Who annotates: a person, the HU rule, a segmenter, inversion."""

@@ -1,0 +1,1 @@
+"""Labels from features of the generator."""

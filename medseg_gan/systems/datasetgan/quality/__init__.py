@@ -1,0 +1,1 @@
+"""How wrong a label may be, and whether images are copies."""
