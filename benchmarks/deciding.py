@@ -17,7 +17,7 @@ from medseg_gan import run_recipe
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.evaluation.floors import floors
 from medseg_gan.evaluation.protocol import Run, clean_protocol, compare, evenly_per_patient
-from medseg_gan.evaluation.segmentation import scores
+from medseg_gan.evaluation.segmentation import confusion, scores
 from medseg_gan.machine.atomic import read_json
 from medseg_gan.machine.device import processor_name
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels
@@ -79,9 +79,8 @@ def main() -> None:
         titles = {entry["row"]: entry["title"] for entry in entries}
         for entry in entries:
             segmenter = load_segmenter(trained / network / f"{entry['row']}-{entry['seed']}")
-            predictions = predict_labels(segmenter, images).numpy()
-            run = Run.of(entry["seed"], predictions[None], 0, labels, classes)
-            runs.setdefault(entry["row"], []).append(run)
+            matrices = confusion(predict_labels(segmenter, images).numpy(), labels, classes)
+            runs.setdefault(entry["row"], []).append(Run(entry["seed"], matrices[None], 0))
         print(f"\n{network}: mIoU (sd over segmenter seeds), 95 % over patients, {' / '.join(store.table.classes[1:])}")
         for row, found in runs.items():
             clean = clean_protocol(found, patients, options.resamples, 0)

@@ -55,7 +55,7 @@ from medseg_gan.systems.datasetgan.stages import fit_interpreter, image_source, 
 from medseg_gan.systems.plan import open_run
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.pool import run_jobs
-from medseg_gan.training.segmenter import checkpoint_predictions, load_segmenter, train_segmenter
+from medseg_gan.training.segmenter import load_segmenter, train_segmenter
 
 ARMS = ("inverted", "painted", "real")
 CELLS = "cells.jsonl"
@@ -220,13 +220,13 @@ def segment(
         checkpoints=config.checkpoints,  # type: ignore[attr-defined]
     )
     train_segmenter(**job)
-    images, labels, _ = build_test_sets(store, inputs.sections["prepare"], inputs)["test_r"]  # type: ignore[arg-type]
-    predictions, picked = checkpoint_predictions(folder, images, precision=inputs.precision)
-    found = scores(confusion(predictions[picked], labels, store.table.num_classes).sum(axis=0))
+    test = build_test_sets(store, inputs.sections["prepare"], inputs)["test_r"]  # type: ignore[arg-type]
+    pred = predict_labels(load_segmenter(folder), test.images, precision=inputs.precision).numpy()
+    found = scores(confusion(pred, test.labels, store.table.num_classes).sum(axis=0))
     return {
         "test_r": found["miou"],
         "test_r_iou_per_class": [round(float(value), 4) for value in found["iou_per_class"]],
-        "test_slices": len(labels),
+        "test_slices": len(test.labels),
     }
 
 

@@ -19,11 +19,11 @@ from medseg_gan.evaluation.floors import floors
 from medseg_gan.evaluation.protocol import evenly_per_patient
 from medseg_gan.evaluation.segmentation import confusion, scores
 from medseg_gan.machine.device import processor_name
-from medseg_gan.networks.segmenters import build_segmenter
+from medseg_gan.networks.segmenters import build_segmenter, predict_labels
 from medseg_gan.systems.datasetgan.rows import draw_of
 from medseg_gan.systems.plan import plan_recipe
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
-from medseg_gan.training.segmenter import checkpoint_predictions, train_many
+from medseg_gan.training.segmenter import load_segmenter, train_many
 
 DRAWS = 3
 
@@ -90,8 +90,8 @@ def measure(options: argparse.Namespace, work: Path) -> None:
     print("row      slices  mIoU   " + " / ".join(store.table.classes[1:]))
     miou: dict[str, list[float]] = {}
     for name, job in jobs.items():
-        predictions, picked = checkpoint_predictions(job["folder"], images)
-        found = scores(confusion(predictions[picked], labels, store.table.num_classes).sum(axis=0))
+        pred = predict_labels(load_segmenter(job["folder"]), images).numpy()
+        found = scores(confusion(pred, labels, store.table.num_classes).sum(axis=0))
         miou.setdefault(name[:-2], []).append(found["miou"])
         shown = " / ".join(f"{iou:.2f}" for iou in found["iou_per_class"][1:])
         print(f"{name:9s} {len(chosen[name]):5d}  {found['miou']:.3f}  {shown}")

@@ -26,6 +26,7 @@ from medseg_gan.evaluation.segmentation import confusion, scores
 from medseg_gan.machine.atomic import read_json, write_json
 from medseg_gan.machine.device import processor_name
 from medseg_gan.machine.seeding import mix_seed, numpy_rng
+from medseg_gan.networks.segmenters import predict_labels
 from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.datasetgan.comparison import build_test_sets, draws_of
 from medseg_gan.systems.datasetgan.factory import LabelFactory, write_pairs
@@ -39,7 +40,7 @@ from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
 from medseg_gan.systems.datasetgan.stages import stored_annotator
 from medseg_gan.systems.plan import open_run
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
-from medseg_gan.training.segmenter import checkpoint_predictions, train_many
+from medseg_gan.training.segmenter import load_segmenter, train_many
 from medseg_gan.training.stylegan2 import load_generator
 
 HALVES = 200
@@ -246,15 +247,15 @@ def downstream(
         for seed in range(options.seeds)
     }
     train_many(jobs, options.workers, "segmenters")
-    images, labels, _ = build_test_sets(store, inputs.sections["prepare"], inputs)["test_r"]  # type: ignore[arg-type]
+    test = build_test_sets(store, inputs.sections["prepare"], inputs)["test_r"]  # type: ignore[arg-type]
     judged = read_quality(pool.folder / "quality.csv")
     found: dict[str, Any] = {}
     for name, rows in sets.items():
         mious = []
         for seed in range(options.seeds):
             folder = jobs[f"{name} {seed}"]["folder"]
-            predictions, picked = checkpoint_predictions(folder, images, precision=inputs.precision)
-            matrix = confusion(predictions[picked], labels, store.table.num_classes).sum(axis=0)
+            pred = predict_labels(load_segmenter(folder), test.images, precision=inputs.precision).numpy()
+            matrix = confusion(pred, test.labels, store.table.num_classes).sum(axis=0)
             mious.append(float(scores(matrix)["miou"]))
         found[name] = {"miou": mious, "mean_predicted_wrong": float(judged["predicted_wrong"][rows].mean())}
         base = np.array(found["unfiltered"]["miou"])

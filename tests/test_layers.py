@@ -56,7 +56,6 @@ LONG_FUNCTIONS = {
     "project.project_image",
     "projection.project",
     "rows.training_set",
-    "segmentation.evaluate_segmenter",
     "segmenter.train_segmenter",
     "selection.select_labeller",
     "stylegan2.train_stylegan2",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gan.evaluation.segmentation import confusion, iou_per_class, per_image_miou, scores
+from medseg_gan.evaluation.segmentation import iou_per_class, per_image_miou, scores
 from medseg_gan.machine.seeding import numpy_rng
 
 LEVEL = 0.95
@@ -28,11 +28,6 @@ class Run:
     seed: int
     matrices: np.ndarray
     picked: int
-
-    @classmethod
-    def of(cls, seed: int, predictions: np.ndarray, picked: int, label: np.ndarray, num_classes: int) -> Run:
-        """Compare predictions `(C, N, H, W)` of the checkpoints with labels `(N, H, W)`."""
-        return cls(seed, np.stack([confusion(pred, label, num_classes) for pred in predictions]), picked)
 
     @property
     def clean(self) -> np.ndarray:

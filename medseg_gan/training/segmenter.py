@@ -18,12 +18,13 @@ from monai.handlers import LrScheduleHandler
 from torch import Tensor, nn
 
 from medseg_gan.errors import MedsegError
-from medseg_gan.evaluation.segmentation import Forward, confusion, scores
+from medseg_gan.evaluation.evaluator import Forward
+from medseg_gan.evaluation.segmentation import confusion, scores
 from medseg_gan.losses.segmentation import class_weights, cross_entropy, soft_cross_entropy, weighted_ce_dice
 from medseg_gan.machine.atomic import read_json, write_json
 from medseg_gan.machine.checkpoint import load_checkpoint, restore, save_checkpoint
 from medseg_gan.machine.seeding import seed_step
-from medseg_gan.networks.segmenters import build_segmenter, predict_labels, predict_probs
+from medseg_gan.networks.segmenters import build_segmenter, predict_probs
 from medseg_gan.training.augment import augment as augment_batch
 from medseg_gan.training.augment import vary_colour
 from medseg_gan.training.labelled import Slices, TrainingBatches, TrainingSource, class_frequencies
@@ -192,34 +193,11 @@ def load_segmenter(path: Path, device: str = "cpu") -> nn.Module:
     return network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
-def checkpoint_predictions(
-    folder: Path, images: Tensor, *, batch_size: int = 32, device: str = "cpu", precision: str = "fp32"
-) -> tuple[np.ndarray, int]:
-    """Predictions of every checkpoint of a finished training, as the protocols need them.
-
-    Args:
-        folder: of the training.
-        images: `(N, C, H, W)` in [-1, 1].
-        batch_size: slices at once.
-        device: `cpu` or `cuda`.
-        precision: `fp32` or `bf16`.
-
-    Returns:
-        `(C, N, H, W)` uint8 class ids of the C checkpoints in order, and the position of the picked one.
-    """
+def checkpoint_files(folder: Path) -> tuple[list[Path], int]:
+    """Files of weights of every checkpoint of a finished training in order, and the position of the picked one."""
     training = read_training(folder)
     steps = [checkpoint["step"] for checkpoint in training["checkpoints"]]
-    predictions = [
-        predict_labels(
-            load_segmenter(_weights_file(Path(folder), step), device),
-            images,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-        ).numpy()
-        for step in steps
-    ]
-    return np.stack(predictions), steps.index(training["picked"])
+    return [_weights_file(Path(folder), step) for step in steps], steps.index(training["picked"])
 
 
 class _Record:

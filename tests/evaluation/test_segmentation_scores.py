@@ -1,8 +1,5 @@
 """Scores: equal to Ignite's and MONAI's, known by hand on small matrices, complete in the files."""
 
-import csv
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +8,7 @@ from monai.metrics import MeanIoU
 from torch.nn import functional
 
 from medseg_gan.errors import MedsegError
-from medseg_gan.evaluation.segmentation import confusion, evaluate_segmenter, iou_per_class, per_image_miou, scores
+from medseg_gan.evaluation.segmentation import confusion, iou_per_class, per_image_miou, scores
 
 K = 4
 
@@ -76,30 +73,3 @@ def test_dataset_level_is_not_the_mean_of_images():
 def test_maps_of_other_shapes_are_refused():
     with pytest.raises(MedsegError, match=r"\(1, 2, 2\), label \(1, 3, 3\)"):
         confusion(np.zeros((1, 2, 2), int), np.zeros((1, 3, 3), int), 2)
-
-
-def test_evaluator_leaves_report_and_tables(tmp_path, maps):
-    pred, label = maps
-    label[1] = 255
-    network = torch.nn.Conv2d(1, K, 1)
-    with torch.no_grad():  # logits that are largest at the class nearest to the grey value k / 4
-        network.weight[:, 0, 0, 0] = torch.arange(K) / 2
-        network.bias[:] = -((torch.arange(K) / 4) ** 2)
-    names, classes = [f"case/{n}" for n in range(5)], ("background", "heart", "aorta", "trachea")
-    images = torch.as_tensor(pred).float().unsqueeze(1) / 4
-    found = evaluate_segmenter(
-        network, images, torch.as_tensor(label).long(), names, classes, tmp_path, settings={"row": "real"}, batch_size=2
-    )
-    assert (found == confusion(pred, label, K)).all()
-    report = json.loads((tmp_path / "ignite_report.json").read_text())
-    expected = scores(found.sum(axis=0))
-    assert report["metrics"]["miou"] == pytest.approx(expected["miou"])
-    assert report["metrics"]["iou"] == pytest.approx(expected["iou_per_class"])
-    assert report["metrics"]["dice"] == pytest.approx(expected["dice_per_class"])
-    assert report["metrics"]["per_image_iou"] == pytest.approx(per_image_miou(found))
-    assert report["settings"] == {"row": "real"}
-    with open(tmp_path / "per_image_iou_raw.csv") as file:
-        rows = list(csv.reader(file))
-    assert rows[0] == ["filename", *classes, "mean"]
-    assert [row[0] for row in rows[1:]] == names
-    assert (tmp_path / "metrics.csv").is_file() and (tmp_path / "per_image_iou_summary.csv").is_file()

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from medseg_gan.data.slices import SliceStore, write_store
+from medseg_gan.evaluation.evaluator import Evaluation, evaluate_segmenter
 from medseg_gan.evaluation.floors import floors
 from medseg_gan.evaluation.protocol import Row, Run, evenly_per_patient, scores_document
-from medseg_gan.evaluation.segmentation import confusion, evaluate_segmenter
+from medseg_gan.evaluation.segmentation import confusion
 from medseg_gan.machine.atomic import read_json, write_array, write_json
 from medseg_gan.machine.seeding import mix_seed, seed_step
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels
@@ -35,7 +36,7 @@ from medseg_gan.systems.datasetgan.segmenter_jobs import network_arguments, trai
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.log import progress
 from medseg_gan.training.pool import process_count
-from medseg_gan.training.segmenter import checkpoint_predictions, load_segmenter, train_many
+from medseg_gan.training.segmenter import checkpoint_files, load_segmenter, train_many
 
 
 def train_segmenters(config: TrainSegmenters, folder: Path, inputs: Inputs) -> None:
@@ -167,8 +168,8 @@ def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
     annotator = read_json(inputs.folders["annotate"] / "annotator.json")
     tests = build_test_sets(store, preparation, inputs)
     table = store.table
-    for name, (_, labels, _) in tests.items():
-        write_array(folder / f"labels-{name.replace('[', '-').replace(']', '')}.npy", labels.astype(np.uint8))
+    for name, test in tests.items():
+        write_array(folder / f"labels-{name.replace('[', '-').replace(']', '')}.npy", test.labels.astype(np.uint8))
 
     rows, trained = [], read_json(inputs.folders["train_segmenters"] / "rows.json")
     for network in training.networks:
@@ -177,12 +178,16 @@ def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
             runs: dict[str, list[Run]] = {name: [] for name in tests}
             for entry in progress(entries, f"evaluate: {network} {row}", "segmenter"):
                 where = inputs.folders["train_segmenters"] / network / f"{row}-{entry['seed']}"
-                for name, run in _score(where, entry["seed"], tests, table.num_classes, inputs).items():
+                picked = {"row": row, "network": network, "segmenter_seed": entry["seed"]}
+                found, test_r = evaluate_checkpoints(where, entry["seed"], tests, table.classes, inputs)
+                if entry["seed"] == 0:
+                    test_r.write(folder / network / row, {**picked, "steps": training.segmenter.steps})
+                for name, run in found.items():
                     runs[name].append(run)
             cost, text = entries[0]["cost"], entries[0]["title"]
             rows.append(Row(row, text, network, training.segmenter.steps, row in DECIDING, cost, runs))
 
-    units = {name: list(patients) for name, (_, _, patients) in tests.items()}
+    units = {name: test.units for name, test in tests.items()}
     document = scores_document(
         rows,
         units,
@@ -196,44 +201,83 @@ def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
         folds=config.folds,
         seed=inputs.seed,
     )
-    _leave_ignite_reports(folder, training, tests["test_r"], store, inputs)
     write_json(folder / "scores.json", document)
 
 
-TestSet = tuple[Tensor, np.ndarray, list[str]]
-"""`(N, 1, H, W)` images in [-1, 1], `(N, H, W)` labels, and what each slice is drawn with in a bootstrap."""
+class ImageSet(NamedTuple):
+    """A test set.
+
+    Attributes:
+        images: `(N, 1, H, W)` in [-1, 1].
+        labels: `(N, H, W)` class ids.
+        units: what each slice is drawn with in a bootstrap: its patient; a generated slice is drawn on its own.
+        part_of: the test set whose images these are, and their positions there, where other labels judge them.
+    """
+
+    images: Tensor
+    labels: np.ndarray
+    units: list[str]
+    part_of: tuple[str, np.ndarray] | None = None
 
 
-def build_test_sets(store: SliceStore, preparation: Prepare, inputs: Inputs) -> dict[str, TestSet]:
+def build_test_sets(store: SliceStore, preparation: Prepare, inputs: Inputs) -> dict[str, ImageSet]:
     """test-R, and test-G with the labels of the factory and of the annotator where it could be asked."""
     test = store.indices("test", labelled=True)
     test = test[evenly_per_patient([store.records[k].patient for k in test], preparation.max_test_slices)]
-    tests: dict[str, TestSet] = {
-        "test_r": (store.image_tensor(test), store.labels[test], [store.records[k].patient for k in test])
-    }
+    patients = [store.records[k].patient for k in test]
+    tests = {"test_r": ImageSet(store.image_tensor(test), store.labels[test], patients)}
     generated = SliceStore.open(inputs.folders["synthesize"] / "test_g")
     names = [record.case for record in generated.records]
     images = generated.image_tensor(generated.indices())
-    tests["test_g[factory]"] = (images, np.asarray(generated.labels), names)
+    tests["test_g[factory]"] = ImageSet(images, np.asarray(generated.labels), names)
     painted = inputs.folders["synthesize"] / "test_g" / "annotator_labels.npy"
     if painted.is_file():
         labels, accepted = np.load(painted), np.load(painted.with_name("annotator_accepted.npy"))
         chosen = np.flatnonzero(accepted)
-        tests["test_g[annotator]"] = (images[torch.from_numpy(chosen)], labels[chosen], [names[k] for k in chosen])
+        tests["test_g[annotator]"] = ImageSet(
+            images[torch.from_numpy(chosen)], labels[chosen], [names[k] for k in chosen], ("test_g[factory]", chosen)
+        )
     return tests
 
 
-def _score(where: Path, seed: int, tests: Mapping[str, TestSet], num_classes: int, inputs: Inputs) -> dict[str, Run]:
-    runs = {}
-    for name, (images, labels, _) in tests.items():
-        predictions, picked = checkpoint_predictions(where, images, device=inputs.device, precision=inputs.precision)
-        matrices = np.stack([confusion(pred, labels, num_classes) for pred in predictions])
-        runs[name] = Run(seed=seed, matrices=matrices, picked=picked)
-    return runs
+def evaluate_checkpoints(
+    where: Path, seed: int, tests: Mapping[str, ImageSet], classes: Sequence[str], inputs: Inputs
+) -> tuple[dict[str, Run], Evaluation]:
+    """Evaluate every checkpoint of a training once on each set of images.
+
+    Args:
+        where: folder of the training.
+        seed: of the training.
+        tests: by name, a set that is part of another after that.
+        classes: names of the K classes.
+        inputs: of the stage.
+
+    Returns:
+        The training as seen on each test set, and the picked checkpoint's evaluation on test-R.
+    """
+    files, picked = checkpoint_files(where)
+    matrices: dict[str, list[np.ndarray]] = {name: [] for name in tests}
+    for position, file in enumerate(files):
+        network = load_segmenter(file, inputs.device)
+        found: dict[str, Evaluation] = {}
+        for name, test in tests.items():
+            if test.part_of:
+                other, rows = test.part_of
+                matrices[name].append(confusion(found[other].pred[rows], test.labels, len(classes)))
+                continue
+            slices = [f"{unit}-{number:03d}" for number, unit in enumerate(test.units)]
+            label = torch.tensor(test.labels)
+            found[name] = evaluate_segmenter(
+                network, test.images, label, slices, classes, device=inputs.device, precision=inputs.precision
+            )
+            matrices[name].append(found[name].matrices)
+        if position == picked:
+            test_r = found["test_r"]
+    return {name: Run(seed, np.stack(each), picked) for name, each in matrices.items()}, test_r
 
 
 def _floors(
-    store: SliceStore, training: TrainSegmenters, tests: Mapping[str, TestSet], inputs: Inputs
+    store: SliceStore, training: TrainSegmenters, tests: Mapping[str, ImageSet], inputs: Inputs
 ) -> dict[str, Any]:
     """Floors learn from the labelled pool's slices, on test-R and test-G alike."""
     real = store.indices("labelled", labelled=True)
@@ -243,29 +287,7 @@ def _floors(
         **network_arguments(training.segmenter, store.table.num_classes, training.networks[0])
     ).eval()
     return {
-        name: floors(images, labels, test_images[:, 0].numpy(), test_labels, store.table.num_classes, untrained)
-        for name, (test_images, test_labels, _) in tests.items()
+        name: floors(images, labels, test.images[:, 0].numpy(), test.labels, store.table.num_classes, untrained)
+        for name, test in tests.items()
         if name != "test_g[factory]"
     }
-
-
-def _leave_ignite_reports(
-    folder: Path, training: TrainSegmenters, test: TestSet, store: SliceStore, inputs: Inputs
-) -> None:
-    """MONAI's evaluator over test-R for the first seed of every row: `ignite_report.json` and CSV files."""
-    images, labels, patients = test
-    names = [f"{patient}-{number:03d}" for number, patient in enumerate(patients)]
-    for network in training.networks:
-        for row in training.rows:
-            where = inputs.folders["train_segmenters"] / network / f"{row}-0"
-            evaluate_segmenter(
-                load_segmenter(where, inputs.device),
-                images,
-                torch.from_numpy(labels.astype(np.int64)),
-                names,
-                store.table.classes,
-                folder / network / row,
-                settings={"row": row, "network": network, "segmenter_seed": 0, "steps": training.segmenter.steps},
-                device=inputs.device,
-                precision=inputs.precision,
-            )
