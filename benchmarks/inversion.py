@@ -47,7 +47,7 @@ from medseg_gan.systems.datasetgan.comparison import build_test_sets
 from medseg_gan.systems.datasetgan.factory import LabelFactory, write_pairs
 from medseg_gan.systems.datasetgan.interpreter.agreement import agreement
 from medseg_gan.systems.datasetgan.interpreter.model import Interpreter
-from medseg_gan.systems.datasetgan.recipe import Inversion, TrainInterpreter
+from medseg_gan.systems.datasetgan.recipe import Annotate, Inversion, Prepare, TrainInterpreter, TrainSegmenters
 from medseg_gan.systems.datasetgan.rows import Draw, draw_real_slices
 from medseg_gan.systems.datasetgan.samples.images import ImageSource, Rendered, reserved
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
@@ -73,8 +73,8 @@ def run_cell(run: Path, out: Path, arm: str, seed: int, options: dict[str, Any])
     else:
         source = image_source(
             inputs,
-            inputs.sections["train_interpreter"].features,  # type: ignore[attr-defined]
-            inputs.sections["annotate"],  # type: ignore[arg-type]
+            inputs.section(TrainInterpreter).features,
+            inputs.section(Annotate),
         )
         make = inverted_examples if arm == "inverted" else painted_examples
         examples, labels, facts = make(folder, source, store, draw, seed, options, inputs)
@@ -98,7 +98,7 @@ def run_cell(run: Path, out: Path, arm: str, seed: int, options: dict[str, Any])
 
 def draw_slices(store: SliceStore, seed: int, images: int, patients: int, inputs: Inputs) -> Draw:
     """The run's own draw of few labelled patients for a segmenter seed, and its validation patients."""
-    config = inputs.sections["train_segmenters"]
+    config = inputs.section(TrainSegmenters)
     return draw_real_slices(
         store,
         seed=inputs.seed,
@@ -106,7 +106,7 @@ def draw_slices(store: SliceStore, seed: int, images: int, patients: int, inputs
         num_real=images,
         few_patients=patients,
         few_slices=-(-images // patients),
-        val_slices=config.val_slices,  # type: ignore[attr-defined]
+        val_slices=config.val_slices,
     )
 
 
@@ -145,7 +145,7 @@ def painted_examples(
     folder: Path, source: ImageSource, store: SliceStore, draw: Draw, seed: int, options: dict[str, Any], inputs: Inputs
 ) -> Examples:
     """Generated slices that the run's stand-in labelled; each seed has slices of its own."""
-    wanted, tries = options["images"], inputs.sections["annotate"].max_tries  # type: ignore[attr-defined]
+    wanted, tries = options["images"], inputs.section(Annotate).max_tries
     annotator = stored_annotator(inputs, store)
     assert annotator is not None, "the phantom has a stand-in"
     candidates = reserved("annotate", wanted * tries, start=seed * wanted * tries)
@@ -177,7 +177,7 @@ def mask_fit(found: Rendered, real: Tensor, store: SliceStore, few: np.ndarray, 
 
 def teach(folder: Path, examples: Rendered, labels: Tensor, num_classes: int, seed: int, inputs: Inputs) -> Interpreter:
     """An interpreter with the run's settings."""
-    config: TrainInterpreter = inputs.sections["train_interpreter"]  # type: ignore[assignment]
+    config = inputs.section(TrainInterpreter)
     config = config.model_copy(update={"labeller": labeller_of(inputs), "workers": 1})
     others = {name: where for name, where in inputs.folders.items() if name != "train_interpreter"}
     own = replace(inputs, folders=others, seed=mix_seed(inputs.seed, "inversion benchmark", seed))
@@ -186,7 +186,7 @@ def teach(folder: Path, examples: Rendered, labels: Tensor, num_classes: int, se
 
 def labeller_of(inputs: Inputs) -> str:
     """The run's labeller; the mean of both ensembles where the run chose by its slices, for others may choose else."""
-    labeller: str = inputs.sections["train_interpreter"].labeller  # type: ignore[attr-defined]
+    labeller = inputs.section(TrainInterpreter).labeller
     return "average" if labeller == "auto" else labeller
 
 
@@ -207,8 +207,8 @@ def segment(
     folder: Path, slices: StoredSlices, store: SliceStore, draw: Draw, seed: int, steps: int, arm: str, inputs: Inputs
 ) -> dict[str, Any]:
     """Train a segmenter, pick its checkpoint on the validation patients, and score it on the test patients."""
-    config = inputs.sections["train_segmenters"]
-    settings = config.segmenter.model_copy(update={"steps": steps})  # type: ignore[attr-defined]
+    config = inputs.section(TrainSegmenters)
+    settings = config.segmenter.model_copy(update={"steps": steps})
     job = training_job(
         settings,
         folder,
@@ -217,10 +217,10 @@ def segment(
         seed=mix_seed(inputs.seed, "segmenter", seed),
         inputs=inputs,
         val=StoredSlices(store.folder, draw.validation),
-        checkpoints=config.checkpoints,  # type: ignore[attr-defined]
+        checkpoints=config.checkpoints,
     )
     train_segmenter(**job)
-    test = build_test_sets(store, inputs.sections["prepare"], inputs)["test_r"]  # type: ignore[arg-type]
+    test = build_test_sets(store, inputs.section(Prepare), inputs)["test_r"]
     pred = predict_labels(load_segmenter(folder), test.images, precision=inputs.precision).numpy()
     found = scores(confusion(pred, test.labels, store.table.num_classes).sum(axis=0))
     return {

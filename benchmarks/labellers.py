@@ -37,6 +37,7 @@ from medseg_gan.systems.datasetgan.annotation.annotators import collect_accepted
 from medseg_gan.systems.datasetgan.interpreter.agreement import agreement
 from medseg_gan.systems.datasetgan.interpreter.model import Interpreter
 from medseg_gan.systems.datasetgan.interpreter.training import train_interpreter
+from medseg_gan.systems.datasetgan.recipe import Annotate, Prepare, TrainInterpreter, TrainSegmenters
 from medseg_gan.systems.datasetgan.samples.images import Rendered, reserved
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
 from medseg_gan.systems.datasetgan.stages import image_source, stored_annotator
@@ -83,8 +84,8 @@ class Bench:
     @cached_property
     def source(self) -> Any:
         """Generated images by index."""
-        sections = self.inputs.sections
-        return image_source(self.inputs, sections["train_interpreter"].features, sections["annotate"])
+        features = self.inputs.section(TrainInterpreter).features
+        return image_source(self.inputs, features, self.inputs.section(Annotate))
 
     @cached_property
     def annotator(self) -> Any:
@@ -106,7 +107,7 @@ class Bench:
         """test-R: real images of patients nobody learnt from, and their labels."""
         test = self.store.indices("test", labelled=True)
         patients = [self.store.records[k].patient for k in test]
-        test = test[evenly_per_patient(patients, self.inputs.sections["prepare"].max_test_slices)]
+        test = test[evenly_per_patient(patients, self.inputs.section(Prepare).max_test_slices)]
         return self.store.image_tensor(test), np.asarray(self.store.labels[test])
 
     @cached_property
@@ -131,7 +132,7 @@ class Bench:
             with np.load(path) as kept:
                 if len(kept["indices"]) >= wanted:
                     return kept["indices"], kept["labels"]
-        candidates = reserved("annotate", wanted * self.inputs.sections["annotate"].max_tries)
+        candidates = reserved("annotate", wanted * self.inputs.section(Annotate).max_tries)
         found = collect_accepted(self.images_of, self.annotator, candidates, wanted)
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, indices=found.indices, labels=found.labels)
@@ -229,7 +230,7 @@ def measure(bench: Bench, cells: Cells) -> None:
 
 def trained(bench: Bench, count: int, draw: int, indices: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str, Any]]:
     """Each training's interpreter, trained or read."""
-    section, options = bench.inputs.sections["train_interpreter"], bench.options
+    section, options = bench.inputs.section(TrainInterpreter), bench.options
     rendered: Rendered = bench.source.render(indices)
     for name in options.trainings:
         settings, _ = TRAININGS[name]
@@ -332,7 +333,7 @@ def train_and_score(
     bench: Bench, sets: dict[str, tuple[Tensor, Tensor]], cell: str, draw: int
 ) -> dict[str, dict[str, Any]]:
     """Train a segmenter on each set, all of one draw with the same seed, and score its last step on test-R."""
-    settings = bench.inputs.sections["train_segmenters"].segmenter
+    settings = bench.inputs.section(TrainSegmenters).segmenter
     settings = settings.model_copy(update={"steps": bench.options.segmenter_steps})
     folders = {name: bench.out / "segmenters" / cell / f"{name.replace(' ', '-')}-{draw}" for name in sets}
     jobs = {

@@ -35,6 +35,7 @@ from medseg_gan.systems.datasetgan.interpreter.vote import keep_certain
 from medseg_gan.systems.datasetgan.quality.model import CLASSES, ERRORS, QualityModel, Seen, errors_of, look
 from medseg_gan.systems.datasetgan.quality.scores import quality_scores, rank_correlation, read_quality
 from medseg_gan.systems.datasetgan.quality.stage import EXAMPLES, QualityControl, learn_quality, true_errors
+from medseg_gan.systems.datasetgan.recipe import Prepare, TrainSegmenters
 from medseg_gan.systems.datasetgan.samples.images import Sampling, reserved
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
 from medseg_gan.systems.datasetgan.stages import stored_annotator
@@ -227,11 +228,11 @@ def downstream(
         judge=control.judge,
     )
     sets = chosen_sets(pool.folder, options)
-    config = inputs.sections["train_segmenters"]
-    settings = config.segmenter  # type: ignore[attr-defined]
+    config = inputs.section(TrainSegmenters)
+    settings = config.segmenter
     settings = settings.model_copy(update={"steps": options.steps or settings.steps})
     config = config.model_copy(update={"deciding_seeds": options.seeds, "other_seeds": 1})
-    draws = draws_of(config, store, inputs)  # type: ignore[arg-type]
+    draws = draws_of(config, store, inputs)
     jobs = {
         f"{name} {seed}": training_job(
             settings,
@@ -241,13 +242,13 @@ def downstream(
             seed=mix_seed(inputs.seed, "segmenter", seed),
             inputs=inputs,
             val=StoredSlices(store.folder, draws[seed].validation),
-            checkpoints=config.checkpoints,  # type: ignore[attr-defined]
+            checkpoints=config.checkpoints,
         )
         for name, rows in sets.items()
         for seed in range(options.seeds)
     }
     train_many(jobs, options.workers, "segmenters")
-    test = build_test_sets(store, inputs.sections["prepare"], inputs)["test_r"]  # type: ignore[arg-type]
+    test = build_test_sets(store, inputs.section(Prepare), inputs)["test_r"]
     judged = read_quality(pool.folder / "quality.csv")
     found: dict[str, Any] = {}
     for name, rows in sets.items():

@@ -46,8 +46,11 @@ def power_of_two(size: int) -> int:
     return size
 
 
-class Make(Section):
+class Size(Section):
     size: Annotated[int, AfterValidator(power_of_two)] = Field(16, description="numbers to make")
+
+
+class Make(Size):
     kind: Literal["even", "odd"] = Field("even", description="which numbers")
     window: tuple[float, float] = Field((-1.0, 1.0), description="two numbers")
     workers: PositiveInt = Field(1, description="processes", json_schema_extra={"fingerprint": False})

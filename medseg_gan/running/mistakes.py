@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from medseg_gan.errors import did_you_mean
+from medseg_gan.errors import MedsegError, did_you_mean
 
 Path = tuple[str | int, ...]
 """A setting's place, such as `("train_gan", "batch_size")`; numbers count list items."""
@@ -24,6 +25,16 @@ _PLAIN_WORDS = {
     "an object": "settings written name: value",
     "a valid dictionary": "settings written name: value",
 }
+
+
+def refuse_missing_file(setting: str, path: str | None) -> None:
+    """Refuse a file that a setting names and that is not there.
+
+    Raises:
+        MedsegError: it does not exist.
+    """
+    if path and not os.path.isfile(path):
+        raise MedsegError(f"{setting}: {path} does not exist; give the path of the file, or leave the setting out")
 
 
 def setting_mistakes(

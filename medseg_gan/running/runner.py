@@ -26,7 +26,8 @@ from medseg_gan.machine import processes
 from medseg_gan.machine.atomic import is_full_disk, read_json, write_json, write_text
 from medseg_gan.machine.device import processor_name, resolve_device, resolve_precision, set_threads
 from medseg_gan.running.recipe import import_object, resolved_text
-from medseg_gan.running.stages import Inputs, Plan, Stage, Step, finished_files, notice, slow_default
+from medseg_gan.running.record import finished_files
+from medseg_gan.running.stages import Inputs, Plan, Stage, Step, notice, slow_default
 
 _PACKAGES = ("torch", "torchvision", "monai", "pytorch-ignite", "numpy")
 
@@ -73,8 +74,9 @@ def run_plan(plan: Plan, say: Callable[[str], None] = print) -> Path:
                 if line := notice(step):
                     say(line)
             elif step.status != "later":
+                _check_ahead(plan, steps[steps.index(step) :], device)
                 say(f"{name}  {'resumed' if step.status == 'resume' else 'started'}")
-                seconds = _run_step(step, plan.inputs(device, step.needs))
+                seconds = _run_step(step, plan.inputs(device, step.stage))
                 say(f"{name}  done in {_duration(seconds)}")
     return plan.run
 
@@ -84,6 +86,17 @@ def _decided(plan: Plan, device: str) -> Plan:
     settings = plan.recipe.settings
     run = settings.run.model_copy(update={"precision": resolve_precision(plan.precision(), device)})
     return replace(plan, recipe=replace(plan.recipe, settings=settings.model_copy(update={"run": run})))
+
+
+def _check_ahead(plan: Plan, steps: list[Step], device: str) -> None:
+    """Let every stage that has not begun look at what it would refuse, before the next one runs for hours."""
+    finished = plan.finished_folders()
+    for step in steps:
+        begun = step.status not in ("new", "rerun") and step.folder.exists()
+        if step.stage.check and not begun:
+            inputs = plan.inputs(device, step.stage)
+            folders = {name: folder for name, folder in inputs.folders.items() if name in finished}
+            import_object(step.stage.check)(step.section, replace(inputs, folders=folders))
 
 
 def _run_step(step: Step, inputs: Inputs) -> float:
@@ -144,7 +157,7 @@ def _take_part(plan: Plan, device: str) -> None:
         run = settings.run.model_copy(update={"precision": precision})
         plan = replace(plan, recipe=replace(plan.recipe, settings=settings.model_copy(update={"run": run})))
         step = next(step for step in plan.steps() if step.stage.name == name)
-        inputs = plan.inputs(device, step.needs)
+        inputs = plan.inputs(device, step.stage)
         set_threads(inputs.threads or _own_cores(step.stage))
         import_object(step.stage.function)(step.section, step.folder, inputs)
 

@@ -1,32 +1,24 @@
-"""Stages and the plan of a run: what each stage was made with, and so whether it is kept, resumed, new or refused."""
+"""Stages and the plan of a run: which stage is kept, resumed, new or refused."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel
+from typing import Any, TypeVar
 
 from medseg_gan.errors import MedsegError, UsageError, did_you_mean
 from medseg_gan.machine.atomic import read_json
-from medseg_gan.machine.walk import walk_folder
-from medseg_gan.running.mistakes import show_value
 from medseg_gan.running.recipe import Recipe, Section, import_object, recipe_folder
+from medseg_gan.running.record import OUTDATED, VERSION, Change, Record, Status, compare, damaged_files, result_settings
 
-Status = Literal["kept", "resume", "new", "refuse", "rerun", "later"]
-MARKS = ("started.json", "done.json")
-LOOKED_AT = ("tensorboard", "samples")
-"""Subfolders of trainings that only people look at: what is lost there is no reason to train again."""
 MOST_HINTS = 4
 """Settings that a refusal gives back to type."""
-Record = dict[str, Any]
-"""What a stage is made with (`started.json`): its settings, the run's, its upstream's and the data's fingerprints."""
+S = TypeVar("S", bound=Section)
+Reads = tuple[type[Section], ...]
 
 
 @dataclass(frozen=True)
@@ -39,6 +31,12 @@ class Stage:
         folder: Its folder in the run; by default its number and name, `02-train_gan`.
         expected: Text of the expected work for `--dry-run`, from the whole recipe's settings.
         needs: The earlier stages it reads; None means all of them.
+        reads: Classes of the other stages' settings that it reads, `inputs.section(Prepare)`; where that depends on
+            settings, a function of the whole recipe's. They decide whether the finished stage is kept. A class that a
+            stage's section extends stands for its own fields alone.
+        check: `"module:function"`, called as `check(config, inputs)` before any stage runs, and again before each
+            earlier one: it refuses what this stage could not use before hours are spent. `inputs.folders` holds the
+            stages that are finished by then, `inputs.section` what `reads` names.
         together: All processes of torchrun run it; of a system one stage at most. The others the first runs alone.
         notice: `"module:function"`, called with the folder of the finished stage; returns a line to say where the stage
             is kept, such as that its input changed since, or None.
@@ -51,6 +49,8 @@ class Stage:
     folder: str | None = None
     expected: Callable[[Any], str] | None = None
     needs: tuple[str, ...] | None = None
+    reads: Reads | Callable[[Any], Reads] = ()
+    check: str | None = None
     together: bool = False
     notice: str | None = None
     free: tuple[str, ...] = ()
@@ -73,27 +73,21 @@ class Inputs:
     profile: str
     dataset: str
     source: str
-    sections: Mapping[str, Section]
-    """Settings of every stage, for reports."""
+    reads: tuple[Section, ...]
+    """Settings of the other stages that it declares to read."""
     command: str
     """What to type to go on with this run."""
+
+    def section(self, kind: type[S]) -> S:
+        """Settings of the stage whose section is, or extends, a class that this stage declares to read."""
+        found = [section for section in self.reads if isinstance(section, kind)]
+        assert len(found) == 1, f"a stage that reads {kind.__name__} names it in its `reads`"
+        return found[0]
 
     def nameless_command(self, phantom: bool) -> str:
         """A command that makes such a run, for reports; the user's folder is not named, it may say whose data it is."""
         data = [] if phantom else ["--data", "DATA"]
         return shlex.join(["medseg-gan", "recipe", self.recipe, *data, "--profile", self.profile])
-
-
-@dataclass(frozen=True)
-class Change:
-    """A setting that has another value than before; None where it had none, or has none now."""
-
-    name: str
-    old: Any
-    new: Any
-
-    def __str__(self) -> str:
-        return f"{self.name}: {show_value(self.old)} -> {show_value(self.new)}"
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,6 @@ class Step:
     stage: Stage
     section: Section
     folder: Path
-    needs: tuple[str, ...]
     record: Record
     status: Status
     differences: tuple[Change | str, ...] = ()
@@ -123,6 +116,11 @@ class Step:
             return MedsegError(
                 f"{self.folder} is finished but {names[0]}{verb} {what}; make it anew with --rerun {self.stage.name}"
             )
+        if OUTDATED in self.differences:
+            return MedsegError(
+                f"{self.folder} was {OUTDATED}, whose runs this version does not go on with. "
+                f"Use --rerun {self.stage.name} or another --out."
+            )
         changed = ", ".join(map(str, self.differences)) or "unknown"
         return MedsegError(
             f"{self.stage.name}: settings changed since {self.folder} was made ({changed}). "
@@ -135,7 +133,8 @@ class Step:
         for change in self.differences:
             if isinstance(change, str) or change.old is None:
                 return ""
-            place = change.name if change.name.startswith("run.") else f"{self.stage.name}.{change.name}"
+            elsewhere = change.name.partition(".")[0] in ("run", *self.record["reads"])
+            place = change.name if elsewhere else f"{self.stage.name}.{change.name}"
             old = change.old if isinstance(change.old, str) else json.dumps(change.old)
             words.append(f"--set {shlex.quote(f'{place}={old}')}")
         return f", or keep it with {' '.join(words)}" if 0 < len(words) <= MOST_HINTS else ""
@@ -215,16 +214,24 @@ class Plan:
         if out.exists() and not out.is_dir():
             raise UsageError(f"--out {out} is a file, wanted a folder")
 
-    def inputs(self, device: str, names: Collection[str] | None = None) -> Inputs:
-        """What a stage gets.
+    def reads(self, stage: Stage) -> dict[str, Section]:
+        """Settings that a stage reads, by the name of the stage they are of."""
+        settings = self.recipe.settings
+        found: dict[str, Section] = {}
+        for kind in stage.reads(settings) if callable(stage.reads) else stage.reads:
+            (name,) = (name for name, section in settings.sections.items() if isinstance(section, kind))
+            section = settings.sections[name]
+            if type(section) is not kind:
+                section = kind.model_validate({field: getattr(section, field) for field in kind.model_fields})
+            found[name] = section
+        return found
 
-        Args:
-            device: `cpu` or `cuda`.
-            names: stages whose folders it gets; None: all.
-        """
+    def inputs(self, device: str, stage: Stage | None = None) -> Inputs:
+        """What a stage gets; without one, the folders and settings of all, for what is made from a run."""
         settings, header = self.recipe.settings, self.recipe.header
+        names = self.needs(stage) if stage else self.folders
         return Inputs(
-            folders={name: folder for name, folder in self.folders.items() if names is None or name in names},
+            folders={name: folder for name, folder in self.folders.items() if name in names},
             seed=settings.run.seed,
             device=device,
             precision=self.precision(),
@@ -235,9 +242,14 @@ class Plan:
             profile=self.recipe.profile,
             dataset=header.dataset,
             source=header.source,
-            sections=settings.sections,
+            reads=tuple((self.reads(stage) if stage else settings.sections).values()),
             command=self.command,
         )
+
+    def needs(self, stage: Stage) -> tuple[str, ...]:
+        """The earlier stages that a stage reads."""
+        earlier = self.stages[: self.stages.index(stage)]
+        return tuple(one.name for one in earlier) if stage.needs is None else stage.needs
 
     def precision(self) -> str:
         """The precision asked for; `auto` is what the run's earlier stages were made with, once there are any."""
@@ -258,78 +270,29 @@ class Plan:
         fingerprints: dict[str, str] = {}
         steps: list[Step] = []
         for number, stage in enumerate(self.stages):
-            needs = tuple(names[:number]) if stage.needs is None else stage.needs
             section = self.recipe.settings.sections[stage.name]
             record: Record = {
+                "version": VERSION,
                 "stage": stage.name,
                 "settings": result_settings(section),
+                "reads": {name: result_settings(read) for name, read in self.reads(stage).items()},
                 "run": {"seed": self.recipe.settings.run.seed, "precision": precision},
-                "upstream": {name: fingerprints[name] for name in needs},
+                "upstream": {name: fingerprints[name] for name in self.needs(stage)},
             }
             if number == 0:
                 record["data"] = self.manifest or {"kind": "phantom"}
             text = json.dumps(record, sort_keys=True)
             record["fingerprint"] = fingerprints[stage.name] = hashlib.sha256(text.encode()).hexdigest()
             folder = self.folder(stage)
-            status, differences = _compare(folder, record)
-            missing, resized = _damaged_files(folder) if status == "kept" else ((), ())
+            status, differences = compare(folder, record)
+            missing, resized = damaged_files(folder) if status == "kept" else ((), ())
             status = "refuse" if missing or resized else status
             if number >= first_rerun:
                 status = "rerun" if folder.exists() else "new"
             if number > last:
                 status = "later"
-            steps.append(Step(stage, section, folder, needs, record, status, differences, missing, resized))
+            steps.append(Step(stage, section, folder, record, status, differences, missing, resized))
         return steps
-
-
-def result_settings(section: BaseModel) -> Record:
-    """A section's settings as plain values, without those marked as unable to change the result.
-
-    One marked `"fingerprint": "unless default"` is younger than runs without it, whose meaning it must not change; one
-    marked with another setting's value, such as `{"use": "best"}`, counts where that has it.
-    """
-    settings = section.model_dump(mode="json", by_alias=True)
-    for name, field in type(section).model_fields.items():
-        extra = field.json_schema_extra
-        value = getattr(section, name)
-        mark = extra.get("fingerprint") if isinstance(extra, dict) else None
-        unread = isinstance(mark, dict) and any(getattr(section, other) != wanted for other, wanted in mark.items())
-        if mark is False or unread or (mark == "unless default" and value == field.default):
-            del settings[field.alias or name]
-        elif isinstance(value, BaseModel):
-            settings[field.alias or name] = result_settings(value)
-    return settings
-
-
-def data_manifest(folder: Path) -> Record:
-    """Count and fingerprint of a data folder: relative paths, sizes and times of its files, links followed.
-
-    Hidden files do not count: looking into a folder makes some systems write them. Only the hash of the names is kept:
-    file names of medical data can identify people.
-    """
-    digest = hashlib.sha256()
-    files = total = 0
-    for path in walk_folder(folder):
-        stat = path.stat()
-        digest.update(os.fsencode(f"{path.relative_to(folder)}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
-        files, total = files + 1, total + stat.st_size
-    return {"kind": "folder", "files": files, "bytes": total, "sha256": digest.hexdigest()}
-
-
-def _compare(folder: Path, record: Record) -> tuple[Status, tuple[Change | str, ...]]:
-    """Status of a stage folder against what the stage would be made with now.
-
-    A stage that failed before it made anything is new: mended data or settings are not refused for its sake.
-    """
-    if not (folder / "started.json").is_file():
-        return "new", ()
-    old = read_json(folder / "started.json")
-    if not isinstance(old, dict):
-        raise MedsegError(f"{folder / 'started.json'} does not say how the stage was made; it was edited, remove it")
-    if old.get("fingerprint") != record["fingerprint"]:
-        empty = all(path.name == "started.json" for path in folder.rglob("*") if path.is_file())
-        return ("new", ()) if empty else ("refuse", tuple(_differences(old, record)))
-    return ("kept" if (folder / "done.json").is_file() else "resume"), ()
 
 
 def notice(step: Step) -> str | None:
@@ -354,64 +317,3 @@ def slow_default(plan: Plan, steps: Collection[Step], device: str) -> str | None
     if "demo" in header.profiles:
         return f"{told} --profile demo ({quick})"
     return f"{told} one of the profiles {', '.join(header.profiles)}"
-
-
-def finished_files(folder: Path, free: Collection[str] = ()) -> dict[str, int]:
-    """Sizes of the files that a stage just finished must keep, by their paths from its folder.
-
-    Not counted are its marks, hidden files, checkpoints, and whatever lies in a folder named in `LOOKED_AT` or `free`.
-    """
-    free = {*LOOKED_AT, *free}
-    sizes = {}
-    for path in walk_folder(folder):
-        name = path.relative_to(folder)
-        own_mark = len(name.parts) == 1 and name.name in MARKS
-        if free.isdisjoint(name.parts[:-1]) and not own_mark and not name.name.startswith("checkpoint-"):
-            sizes[name.as_posix()] = path.stat().st_size
-    return sizes
-
-
-def _damaged_files(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Files noted in `done.json` that are gone, and those of another size.
-
-    Stages of before noted the names in their own folder alone, or nothing.
-    """
-    done = read_json(folder / "done.json")
-    noted = done.get("files", {}) if isinstance(done, dict) else {}
-    sizes = noted if isinstance(noted, dict) else dict.fromkeys(noted)
-    missing = [name for name in sizes if not (folder / name).exists()]
-    resized = [
-        name
-        for name, size in sizes.items()
-        if size is not None and name not in missing and (folder / name).stat().st_size != size
-    ]
-    return tuple(missing), tuple(resized)
-
-
-def _differences(old: Record, new: Record) -> list[Change | str]:
-    """What changed: settings, and in words what else did."""
-    changes: list[Change | str] = [*changed_values(old.get("settings", {}), new["settings"])]
-    changes += changed_values(old.get("run", {}), new["run"], "run")
-    if old.get("data") != new.get("data"):
-        changes.append(f"data: {_describe(old.get('data'))} -> {_describe(new.get('data'))}")
-    if not changes:  # a run setting changes everything upstream too; say it once
-        before = old.get("upstream", {})
-        changed = [name for name, fingerprint in new["upstream"].items() if before.get(name) != fingerprint]
-        changes = [f"{name} was made with other settings" for name in changed]
-    return changes
-
-
-def changed_values(old: Any, new: Any, prefix: str = "") -> list[Change]:
-    """Differing leaves of two nested mappings; as text `lr: 0.002 -> 0.001`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        dot = f"{prefix}." if prefix else ""
-        keys = [*new, *(key for key in old if key not in new)]
-        return [change for key in keys for change in changed_values(old.get(key), new.get(key), f"{dot}{key}")]
-    return [] if old == new else [Change(prefix, old, new)]
-
-
-def _describe(manifest: Record | None) -> str:
-    """A data manifest in a few words."""
-    if not manifest or manifest.get("kind") != "folder":
-        return "the built-in phantom"
-    return f"{manifest['files']} files of {manifest['bytes'] / 1e6:.1f} MB ({manifest['sha256'][:8]})"

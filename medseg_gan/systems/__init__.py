@@ -29,13 +29,13 @@ class System:
 SYSTEMS = {
     "datasetgan": System(
         recipe="medseg_gan.systems.datasetgan.recipe:DatasetGanRecipe",
-        stages="medseg_gan.systems.datasetgan.recipe:STAGES",
+        stages="medseg_gan.systems.datasetgan:STAGES",
         export="medseg_gan.systems.datasetgan.export.runs:export",
         annotate="medseg_gan.systems.datasetgan.annotation.page:annotate_on_page",
         factory="medseg_gan.systems.datasetgan.production.files:open_factory",
         synthesize="medseg_gan.systems.datasetgan.production.synthesize:synthesize_pairs",
     ),
     "layered": System(
-        recipe="medseg_gan.systems.layered.recipe:LayeredRecipe", stages="medseg_gan.systems.layered.recipe:STAGES"
+        recipe="medseg_gan.systems.layered.recipe:LayeredRecipe", stages="medseg_gan.systems.layered:STAGES"
     ),
 }

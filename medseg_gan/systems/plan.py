@@ -9,7 +9,8 @@ from medseg_gan.errors import MedsegError, UsageError
 from medseg_gan.machine.atomic import read_json
 from medseg_gan.running.plain_yaml import read_yaml
 from medseg_gan.running.recipe import Header, import_object, load_recipe, read_header
-from medseg_gan.running.stages import Plan, data_manifest
+from medseg_gan.running.record import data_manifest
+from medseg_gan.running.stages import Plan
 from medseg_gan.systems import SYSTEMS, System
 
 

@@ -20,7 +20,7 @@ from medseg_gan.api import rebuild_report, run_recipe
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson
 from medseg_gan.machine.atomic import read_json, write_json
 from medseg_gan.running.recipe import Section
-from medseg_gan.running.stages import data_manifest, finished_files, result_settings
+from medseg_gan.running.record import data_manifest, finished_files, result_settings
 from medseg_gan.systems import SYSTEMS
 from medseg_gan.systems.plan import plan_recipe
 
@@ -246,17 +246,6 @@ def test_default_folder_and_profiles():
     assert plan_recipe("./toy.yaml", data="data").run == Path("runs/toy-paper")
 
 
-def test_a_younger_setting_counts_only_where_it_is_given():
-    class Older(Section):
-        width: int = 2
-
-    class Younger(Older):
-        start: str | None = Field(None, json_schema_extra={"fingerprint": "unless default"})
-
-    assert result_settings(Younger()) == result_settings(Older())
-    assert result_settings(Younger(start="a.pt")) == {"width": 2, "start": "a.pt"}
-
-
 def test_fingerprint_leaves_out_marked_settings_of_inner_sections_too():
     class Inner(Section):
         workers: int = Field(1, json_schema_extra={"fingerprint": False})
@@ -328,15 +317,81 @@ def test_a_finished_stage_whose_files_are_gone_is_not_kept():
     assert statuses() == ["kept"] * 3
 
 
-def test_stages_of_before_sizes_were_noted_are_kept():
+def test_a_run_of_an_earlier_version_is_refused_and_can_be_made_anew():
     run()
-    done = read_json("run/02-train/done.json")
-    write_json("run/02-train/done.json", done | {"files": ["state.json"]})
-    Path("run/02-train/state.json").write_text("shorter")
+    record = read_json("run/01-make/started.json")
+    write_json("run/01-make/started.json", {**record, "version": None, "fingerprint": "0" * 64})
+    told = (
+        "^run/01-make was made by an earlier version of medseg-gan, whose runs this version does not go on with. "
+        "Use --rerun make or another --out.$"
+    )
+    with pytest.raises(MedsegError, match=told):
+        run()
+    run(rerun="make")
     assert statuses() == ["kept"] * 3
-    write_json("run/02-train/done.json", {name: value for name, value in done.items() if name != "files"})
-    Path("run/02-train/state.json").unlink()
-    assert statuses() == ["kept"] * 3
+
+
+def test_a_default_is_part_of_the_result_like_any_other_value():
+    """A default that a later version changes must not keep what was made with the old one."""
+
+    class Old(Section):
+        width: int = 2
+
+    class New(Section):
+        width: int = 3
+
+    assert result_settings(Old()) == {"width": 2} != result_settings(New())
+    assert result_settings(New(width=2)) == result_settings(Old())
+
+
+@pytest.fixture
+def reading(monkeypatch):
+    """The toy's report also shows a setting of the stage `make`, as `Size`, and refuses numbers from 100 on."""
+
+    def check(config, inputs):
+        toy_system.looked.append(sorted(inputs.folders))
+        if inputs.section(toy_system.Size).size >= 100:
+            raise MedsegError(f"make.size {inputs.section(toy_system.Size).size} is too many to report")
+
+    monkeypatch.setattr("toy_system.looked", [], raising=False)
+    monkeypatch.setattr("toy_system.look", check, raising=False)
+    changed = {"reads": (toy_system.Size,), "check": "toy_system:look"}
+    stages = tuple(replace(stage, **changed) if stage.name == "report" else stage for stage in STAGES)
+    monkeypatch.setattr("toy_system.STAGES", stages)
+
+
+def test_settings_that_a_stage_reads_arrive_typed_and_others_do_not(reading):
+    plan = plan_recipe("./toy.yaml", out="run")
+    inputs = plan.inputs("cpu", plan.stages[-1])
+    assert type(inputs.section(toy_system.Size)) is toy_system.Size and inputs.section(toy_system.Size).size == 32
+    with pytest.raises(AssertionError, match="a stage that reads Train names it in its `reads`"):
+        inputs.section(toy_system.Train)
+    with pytest.raises(AssertionError):
+        inputs.section(toy_system.Make)  # only what it names of it
+    assert plan.inputs("cpu").section(toy_system.Train).steps == 4  # what is made from a run reads everything
+
+
+def test_a_changed_setting_that_a_stage_reads_is_refused_with_its_name(reading):
+    run()
+    step = plan_recipe("./toy.yaml", out="run", sets=["make.size=64"]).steps()[-1]
+    assert step.record["reads"] == {"make": {"size": 64}} and step.status == "refuse"
+    assert str(step.refusal) == (
+        "report: settings changed since run/report was made (make.size: 32 -> 64). "
+        "Use --rerun report or another --out, or keep it with --set make.size=32."
+    )
+    assert statuses("make.kind=odd")[-1] == "refuse"  # upstream, not by reading
+    assert plan_recipe("./toy.yaml", out="run", sets=["make.kind=odd"]).steps()[-1].record["reads"] == {
+        "make": {"size": 32}
+    }
+
+
+def test_what_a_later_stage_refuses_is_told_before_any_stage_runs(reading):
+    with pytest.raises(MedsegError, match=r"make\.size 128 is too many to report"):
+        run("make.size=128")
+    assert sorted(os.listdir("run")) == ["lock", "recipe.yaml"]
+    run()
+    assert toy_system.looked == [[], [], [], ["train"]]  # it sees what is finished by then
+    assert [line.split()[1] for line in run()] == ["kept"] * 3 and len(toy_system.looked) == 4
 
 
 def test_a_cut_off_file_of_a_finished_stage_is_noticed():
@@ -424,13 +479,9 @@ def test_lost_and_changed_files_of_subfolders_are_noticed(with_folders):
     assert run(rerun="train")[-1].startswith("report") and statuses() == ["kept"] * 3
 
 
-def test_folders_where_a_person_works_and_runs_of_before_are_kept(with_folders):
+def test_folders_where_a_person_works_may_change(with_folders):
     assert "person/masks/0000.png" not in read_json(with_folders / "done.json")["files"]
     shutil.rmtree(with_folders / "person")
-    assert statuses() == ["kept"] * 3
-    shutil.rmtree(with_folders / "a")
-    done = read_json(with_folders / "done.json")
-    write_json(with_folders / "done.json", done | {"files": ["state.json"]})
     assert statuses() == ["kept"] * 3
 
 

@@ -20,7 +20,7 @@ from medseg_gan.machine.atomic import read_json, write_array, write_json
 from medseg_gan.machine.seeding import mix_seed, seed_step
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels
 from medseg_gan.running.stages import Inputs
-from medseg_gan.systems.datasetgan.annotation.inversion import check_same_few, inverted_slices
+from medseg_gan.systems.datasetgan.annotation.inversion import inverted_slices
 from medseg_gan.systems.datasetgan.recipe import DECIDING, TEACHERS, Evaluate, Prepare, TrainSegmenters
 from medseg_gan.systems.datasetgan.rows import (
     COMPARISONS,
@@ -101,7 +101,6 @@ def draws_of(config: TrainSegmenters, store: SliceStore, inputs: Inputs) -> list
     inverted = inverted_slices(inputs.folders["annotate"])
     if inverted is None:
         return draws
-    check_same_few(draws[0].few, inverted)
     return [replace(draw, few=draws[0].few) for draw in draws]
 
 
@@ -163,8 +162,8 @@ def _row_entry(item: TrainingSet) -> dict[str, Any]:
 def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
     """Score every segmenter on every test set, beside the floors, and leave `scores.json`."""
     store = SliceStore.open(inputs.folders["prepare"])
-    training: TrainSegmenters = inputs.sections["train_segmenters"]  # type: ignore[assignment]
-    preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
+    training = inputs.section(TrainSegmenters)
+    preparation = inputs.section(Prepare)
     annotator = read_json(inputs.folders["annotate"] / "annotator.json")
     tests = build_test_sets(store, preparation, inputs)
     table = store.table

@@ -17,7 +17,6 @@ from pydantic import (
 from medseg_gan.errors import did_you_mean
 from medseg_gan.labels import lookup_table
 from medseg_gan.running.recipe import ImageSize, Section, SystemRecipe, Window
-from medseg_gan.running.stages import Stage
 from medseg_gan.training.stylegan2_config import ConfigName, published_config
 
 Row = Literal[
@@ -61,7 +60,6 @@ class Phantom(Section):
     test_patients: PositiveInt | None = Field(
         None,
         description="of these, for the test; none: as test_share says",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     annotator_patients: PositiveInt = Field(
         12, description="patients who train the stand-in annotator and nothing else"
@@ -102,12 +100,10 @@ class TrainGan(Section):
     config: Literal["none", ConfigName] = Field(
         "none",
         description="published configuration for the settings that neither recipe, profile nor --set give",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     gpus: PositiveInt = Field(
         1,
         description="processes that torchrun will start, for which `config: auto` chooses the batch",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     total_kimg: PositiveFloat = Field(25_000.0, description="training length, thousands of real images")
     batch_size: PositiveInt = Field(16, description="images a step, of all processes together")
@@ -120,9 +116,7 @@ class TrainGan(Section):
     channel_base: PositiveInt = Field(16_384, description="channels times resolution")
     channel_max: PositiveInt = Field(512, description="channels at most")
     architecture: Literal["skip", "resnet"] = Field("skip", description="generator architecture")
-    d_architecture: Literal["resnet", "skip", "orig"] = Field(
-        "resnet", description="discriminator architecture", json_schema_extra={"fingerprint": "unless default"}
-    )
+    d_architecture: Literal["resnet", "skip", "orig"] = Field("resnet", description="discriminator architecture")
     lr: PositiveFloat = Field(0.0025, description="learning rate of G and D")
     lr_decay_from: float = Field(1.0, gt=0, le=1, description="share of training after which lr falls linearly to zero")
     r1_gamma: NonNegativeFloat = Field(1.0, description="weight of the R1 penalty")
@@ -147,12 +141,10 @@ class TrainGan(Section):
         None,
         min_length=1,
         description="weights to begin with: network.pkl, .pt of import-weights, G_ema.pt; set ema_rampup to none then",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     freeze_d: NonNegativeInt = Field(
         0,
         description="layers of D, counted from the image, that keep the weights of init_from (Freeze-D)",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     checkpoint_kimg: PositiveFloat = Field(200.0, description="thousands of images between checkpoints")
     sample_kimg: PositiveFloat = Field(50.0, description="thousands of images between sample grids")
@@ -170,7 +162,6 @@ class TrainGan(Section):
     use: Literal["latest", "best"] = Field(
         "latest",
         description="weights the later stages use: the last, or those of the least Fréchet distance",
-        json_schema_extra={"fingerprint": "unless default"},
     )
 
     @model_validator(mode="after")
@@ -261,7 +252,7 @@ class Annotate(Section):
     truncation_psi: float = Field(0.7, gt=0, le=1, description="truncation of the first half of the layers")
     max_tries: PositiveInt = Field(20, description="candidates looked at per accepted slice before giving up")
     stand_in: Segmenter = Segmenter()
-    inversion: Inversion = Field(Inversion(), json_schema_extra={"fingerprint": "unless default"})
+    inversion: Inversion = Field(Inversion())
 
 
 class TrainInterpreter(Section):
@@ -274,7 +265,6 @@ class TrainInterpreter(Section):
         "auto",
         description="how the annotated images' maps are held; fp16 rounds to one part in 2048 in half the memory; "
         "auto: fp16 for maps above 32 x 32 where fp32 would take more than 1 GB (30 images at 256 x 256 take 1.9)",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     labeller: Literal["features", "image", "average", "joint", "auto"] = Field(
         "features",
@@ -290,50 +280,40 @@ class TrainInterpreter(Section):
     image_steps: PositiveInt | None = Field(
         None,
         description="steps of the U-Nets on the image; none: as many as `steps`",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     image_members: PositiveInt = Field(3, description="U-Nets of the image labeller, networks of the joint one")
     image_width: PositiveInt = Field(16, multiple_of=16, description="channels of their first level")
     class_balanced: bool = Field(
         False,
         description="all classes are drawn equally often (loss: pixels)",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     shared_batches: bool = Field(
         False,
         description="all classifiers see the same pixels in the same order (loss: pixels)",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     ignore: Annotated[tuple[str, ...], AfterValidator(_distinct)] = Field(
         (),
         description="classes whose pixels teach nothing, as if nobody had labelled them",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     candidates: Annotated[tuple[Candidate, ...], AfterValidator(_distinct)] = Field(
         ("average", "image", "whole_image", "joint", "pixels"),
         min_length=2,
         description="labellers that auto chooses from; of those that tie it takes the first",
-        json_schema_extra={"fingerprint": "unless default"},
     )
-    folds: int = Field(
-        5, ge=2, description="of the cross-validation", json_schema_extra={"fingerprint": "unless default"}
-    )
+    folds: int = Field(5, ge=2, description="of the cross-validation")
     fold_members: PositiveInt = Field(
         2,
         description="networks of each kind in a fold, at most",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     fold_steps: PositiveInt | None = Field(
         None,
         description="steps of all networks in a fold; none: as many as in the end. Pixel classifiers stop after ten "
         "times as many as `steps`",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     calibration: Literal["auto", "none", "temperature", "per_class"] = Field(
         "auto",
         description="of probabilities, on out-of-fold answers: one temperature, or a scale and bias for each class; "
         "auto is per_class where the labeller is auto, which has those answers anyway, and none elsewhere",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     workers: int = Field(
         1,
@@ -353,17 +333,14 @@ class Synthesize(Section):
     filter: Literal["quality", "uncertainty", "none"] = Field(
         "uncertainty",
         description="what the worst pairs have most of: predicted wrong pixels, or uncertainty as DatasetGAN has it",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     quirk: bool = Field(
         False,
         description="as published: the 30 least uncertain go in place of 30 of the most uncertain",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     quality_folds: NonNegativeInt = Field(
         5,
         description="parts of a person's slices, each judged by an interpreter of the others; 0: none is trained anew",
-        json_schema_extra={"fingerprint": "unless default"},
     )
 
     @property
@@ -399,7 +376,14 @@ class Synthesize(Section):
         return self
 
 
-class TrainSegmenters(Section):
+class FewSlices(Section):
+    """The few real slices that people would label."""
+
+    few_patients: PositiveInt = Field(3, description="patients of the row `real30`, the hybrid and the pseudo-labels")
+    few_slices: PositiveInt = Field(10, description="slices of each of them")
+
+
+class TrainSegmenters(FewSlices):
     """Segmenters on each training set, at equal optimiser steps."""
 
     rows: Annotated[tuple[Row, ...], AfterValidator(_distinct)] = Field(
@@ -414,8 +398,6 @@ class TrainSegmenters(Section):
     deciding_seeds: PositiveInt = Field(3, description="segmenter seeds of the rows that decide")
     other_seeds: PositiveInt = Field(1, description="segmenter seeds of the other rows")
     num_real: PositiveInt = Field(500, description="real labelled slices of the row `real`")
-    few_patients: PositiveInt = Field(3, description="patients of the row `real30`, the hybrid and the pseudo-labels")
-    few_slices: PositiveInt = Field(10, description="slices of each of them")
     val_slices: PositiveInt = Field(60, description="slices of held-out labelled patients that pick the checkpoint")
     checkpoints: PositiveInt = Field(4, description="checkpoints of a training among which the protocols pick")
     workers: int = Field(0, ge=0, description="processes (0: one per core)", json_schema_extra={"fingerprint": False})
@@ -442,14 +424,12 @@ class Report(Section):
     audit_images: NonNegativeInt = Field(
         1000,
         description="generated slices among which copies of training slices are looked for; 0: none",
-        json_schema_extra={"fingerprint": "unless default"},
     )
     audit_canaries: int = Field(
         20,
         ge=1,
         le=1000,
         description="planted copies of each kind that the audit has to find",
-        json_schema_extra={"fingerprint": "unless default"},
     )
 
 
@@ -515,79 +495,3 @@ class DatasetGanRecipe(SystemRecipe):
         if type(size) is not int or type(gpus) is not int or size < 1 or gpus < 1:
             return tree
         return tree | {"train_gan": published_config(gan["config"], size, gpus) | gan}
-
-
-_STAGES = "medseg_gan.systems.datasetgan.stages"
-_COMPARISON = "medseg_gan.systems.datasetgan.comparison"
-
-STAGES = (
-    Stage(
-        "prepare",
-        f"{_STAGES}:prepare",
-        expected=lambda r: f"slices of {r.prepare.size} x {r.prepare.size} pixels",
-        free=("phantom",),
-    ),
-    Stage(
-        "train_gan",
-        f"{_STAGES}:train_gan",
-        expected=lambda r: (
-            f"{r.train_gan.total_kimg:g} thousand images, "
-            f"{round(r.train_gan.total_kimg * 1000 / r.train_gan.batch_size)} steps of {r.train_gan.batch_size}"
-        ),
-        together=True,
-    ),
-    Stage(
-        "annotate",
-        f"{_STAGES}:annotate",
-        expected=lambda r: (
-            f"{r.annotate.num_images} real labelled slices projected into W+"
-            if r.annotate.annotator == "inversion"
-            else f"{r.annotate.num_images} generated slices with masks by {_annotators(r)}"
-        ),
-        notice="medseg_gan.systems.datasetgan.annotation.repainting:repainted",
-        free=("person",),
-    ),
-    Stage(
-        "train_interpreter",
-        f"{_STAGES}:train_interpreter",
-        expected=lambda r: _labellers(r.train_interpreter, r.annotate.num_images),
-    ),
-    Stage(
-        "synthesize",
-        f"{_STAGES}:synthesize",
-        expected=lambda r: f"{r.synthesize.num_pairs} pairs to train on, {r.synthesize.num_test_g} for test-G",
-    ),
-    Stage("train_segmenters", f"{_COMPARISON}:train_segmenters", expected=lambda r: _trainings(r.train_segmenters)),
-    Stage(
-        "evaluate", f"{_COMPARISON}:evaluate", expected=lambda r: "test-R and test-G, floors, intervals over patients"
-    ),
-    Stage("report", "medseg_gan.systems.datasetgan.summary:report", folder="report", expected=lambda r: "one page"),
-)
-
-
-def _annotators(recipe: DatasetGanRecipe) -> str:
-    """Who will paint, as far as it is known before the data is."""
-    kind = recipe.annotate.annotator
-    if kind == "auto" and recipe.prepare.labels != "lungs":
-        return "a stand-in on the phantom, by you on your own data (the run waits then, exit code 3)"
-    return {"person": "you (the run waits, exit code 3)", "segmenter": "the stand-in"}.get(kind, "the HU rule")
-
-
-def _labellers(config: TrainInterpreter, images: int) -> str:
-    """Expected work of `train_interpreter`."""
-    networks = {
-        "features": f"{config.members} classifiers",
-        "image": f"{config.image_members} U-Nets",
-        "average": f"{config.members} classifiers and {config.image_members} U-Nets",
-        "joint": f"{config.image_members} networks on image and features",
-        "auto": f"the best of {len(config.candidates)} labellers in {config.folds} folds, then its networks",
-    }
-    return f"{networks[config.labeller]} on {images} annotated slices"
-
-
-def _trainings(config: TrainSegmenters) -> str:
-    """Expected work of `train_segmenters`."""
-    count = len(config.networks) * sum(
-        config.deciding_seeds if row in DECIDING else config.other_seeds for row in config.rows
-    )
-    return f"{count} trainings of {config.segmenter.steps} steps on {len(config.rows)} training sets"

@@ -50,11 +50,11 @@ from medseg_gan.systems.datasetgan.interpreter.training import train_interpreter
 from medseg_gan.systems.datasetgan.quality.stage import learn_quality, measure_quality
 from medseg_gan.systems.datasetgan.recipe import (
     Annotate,
+    FewSlices,
     Prepare,
     Synthesize,
     TrainGan,
     TrainInterpreter,
-    TrainSegmenters,
 )
 from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor
 from medseg_gan.systems.datasetgan.samples.images import (
@@ -76,9 +76,6 @@ from medseg_gan.training.stylegan2 import load_generator, train_stylegan2
 def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
     """Turn volumes into slices and cut their patients into pools; without data, draw the phantom first."""
     workers = config.workers or os.cpu_count() or 1
-    annotation: Annotate = inputs.sections["annotate"]  # type: ignore[assignment]
-    kind = annotator_kind(annotation, inputs)  # refused now, not after the GAN
-    check_init_from(inputs.sections["train_gan"])  # type: ignore[arg-type]
     cohort: list[Case] = []
     if inputs.data is None:
         phantom = folder / "phantom"
@@ -127,13 +124,10 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
     for reason, count in counts["left_out"].items():
         if count:
             say(f"prepare: {count} slices left out, {reason}")
-    if kind == "inversion":
-        few: TrainSegmenters = inputs.sections["train_segmenters"]  # type: ignore[assignment]
-        choose_slices(annotation, few, SliceStore.open(folder), inputs.seed)  # likewise refused now
 
 
-def check_init_from(config: TrainGan) -> None:
-    """Refuse weights that are not there before hours are spent.
+def check_init_from(config: TrainGan, inputs: Inputs) -> None:
+    """Refuse weights that are not there.
 
     Raises:
         MedsegError: the file does not exist.
@@ -210,6 +204,17 @@ def annotate(config: Annotate, folder: Path, inputs: Inputs) -> None:
     write_json(folder / "annotator.json", {**who, "sampled": found.sampled, "rejected": dict(found.rejected)})
 
 
+def check_annotator(config: Annotate, inputs: Inputs) -> None:
+    """Refuse an annotator who cannot label this, and too few real slices to invert once they are prepared.
+
+    Raises:
+        MedsegError: see `annotator_kind` and `choose_slices`.
+    """
+    if annotator_kind(config, inputs) == "inversion" and "prepare" in inputs.folders:
+        store = SliceStore.open(inputs.folders["prepare"])
+        choose_slices(config, inputs.section(FewSlices), store, inputs.seed)
+
+
 def earlier_annotations(run: Path, name: str) -> list[Path]:
     """A person's folders in what `--rerun` moved away, newest first: hours of work that identical images get back."""
     found = (run / "replaced").glob(f"*/{name}/person/manifest.json")
@@ -222,7 +227,7 @@ def annotator_kind(config: Annotate, inputs: Inputs) -> str:
     Raises:
         MedsegError: the annotator asked for cannot label this: no cohort to train the stand-in, or more than lungs.
     """
-    preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
+    preparation = inputs.section(Prepare)
     if config.annotator == "auto":
         return judge_kind(inputs) or "person"
     if config.annotator == "segmenter" and inputs.data is not None:
@@ -239,7 +244,7 @@ def annotator_kind(config: Annotate, inputs: Inputs) -> str:
 
 def judge_kind(inputs: Inputs) -> str | None:
     """The automatic annotator that judges an interpreter taught by inverted slices; None: there is none to ask."""
-    preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
+    preparation = inputs.section(Prepare)
     return "lungs" if preparation.labels == "lungs" else "segmenter" if inputs.data is None else None
 
 
@@ -252,7 +257,7 @@ def build_annotator(
     inputs: Inputs,
 ) -> tuple[Annotator, dict[str, Any]]:
     """An automatic annotator and what is said of it: who it is and the real labelled slices it cost."""
-    preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
+    preparation = inputs.section(Prepare)
     if kind == "lungs":
         rule = lungs_annotator(
             window=store.window, spacing=spacing, table=store.table, min_lung_cm2=preparation.min_lung_cm2
@@ -286,7 +291,7 @@ def build_annotator(
 
 def stored_annotator(inputs: Inputs, store: SliceStore) -> Annotator | None:
     """The automatic annotator or judge of the finished stage `annotate`; None where there is none to ask."""
-    config: Annotate = inputs.sections["annotate"]  # type: ignore[assignment]
+    config = inputs.section(Annotate)
     kind = read_json(inputs.folders["annotate"] / "annotator.json")["kind"]
     kind = judge_kind(inputs) if kind == "inversion" else kind
     if kind in ("person", None):
@@ -322,7 +327,7 @@ def fit_interpreter(
 ) -> Interpreter:
     """Train an interpreter by the recipe's settings on some annotated images; where it says `auto`, as was chosen."""
     chosen = load_selection(inputs.folders.get("train_interpreter", folder))
-    preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
+    preparation = inputs.section(Prepare)
     return train_ensemble(
         folder,
         rendered,
@@ -345,7 +350,7 @@ def fit_interpreter(
 
 def train_interpreter(config: TrainInterpreter, folder: Path, inputs: Inputs) -> None:
     """Train the style interpreter on the annotated slices' features, and compare it with the annotator."""
-    annotation: Annotate = inputs.sections["annotate"]  # type: ignore[assignment]
+    annotation = inputs.section(Annotate)
     source = image_source(inputs, config.features, annotation)
     where = inputs.folders["annotate"]
     annotated = SliceStore.open(where / "annotated")
@@ -379,13 +384,13 @@ def _held_out(folder: Path, source: ImageSource) -> Held | None:
 
 def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
     """Let the factory make the training pairs and test-G, and the annotator label test-G once more."""
-    annotation: Annotate = inputs.sections["annotate"]  # type: ignore[assignment]
+    annotation = inputs.section(Annotate)
     store = SliceStore.open(inputs.folders["prepare"])
     interpreter = load_interpreter(inputs.folders["train_interpreter"], inputs.device)
     source = image_source(inputs, interpreter.variant, annotation)
     sampling = replace(source.sampling, block=config.block_size)
     factory = LabelFactory(source.G, interpreter, sampling, inputs.device)
-    teaching: TrainInterpreter = inputs.sections["train_interpreter"]  # type: ignore[assignment]
+    teaching = inputs.section(TrainInterpreter)
     quality = learn_quality(
         folder,
         factory,

@@ -50,7 +50,7 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
     rng = numpy_rng(inputs.seed, "report")
     real = _some(rng, store.indices("test", labelled=True), config.pictures)
     fake = np.arange(min(config.pictures, len(generated)))
-    training: TrainSegmenters = inputs.sections["train_segmenters"]  # type: ignore[assignment]
+    training = inputs.section(TrainSegmenters)
     copies = config.audit_images and audit_pairs(
         folder,
         store,

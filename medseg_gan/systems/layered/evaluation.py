@@ -37,6 +37,7 @@ from medseg_gan.evaluation.grabcut import grabcut_floor
 from medseg_gan.evaluation.segmentation import confusion
 from medseg_gan.machine.atomic import write_array, write_json
 from medseg_gan.networks.segmenters import predict_labels
+from medseg_gan.running.mistakes import refuse_missing_file
 from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.layered.ct import CT
 from medseg_gan.systems.layered.recipe import Evaluate, TrainGan
@@ -51,9 +52,18 @@ SPREAD = ("acc", "iou", "iou_img", "miou", "ari", "msc", "F_iou", "nmi", "image_
 """Figures of a training that are averaged over an arm's seeds."""
 
 
+def check_fid_weights(config: Evaluate, inputs: Inputs) -> None:
+    """Refuse weights of the distance that are not there.
+
+    Raises:
+        MedsegError: the file does not exist.
+    """
+    refuse_missing_file("evaluate.fid_weights", config.fid_weights)
+
+
 def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
     """Score every training, the ceiling and the floors, and leave `scores.json` and the predictions of each."""
-    training: TrainGan = inputs.sections["train_gan"]  # type: ignore[assignment]
+    training = inputs.section(TrainGan)
     store = PictureStore.open(inputs.folders["prepare"])
     test = store.indices("test", labelled=True)
     if not len(test):

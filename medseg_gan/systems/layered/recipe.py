@@ -17,7 +17,6 @@ from pydantic import (
 
 from medseg_gan.errors import did_you_mean
 from medseg_gan.running.recipe import ImageSize, Section, SystemRecipe, Window
-from medseg_gan.running.stages import Stage
 
 
 class Phantom(Section):
@@ -207,47 +206,3 @@ class LayeredRecipe(SystemRecipe):
     train_segmenters: TrainSegmenters = TrainSegmenters()
     evaluate: Evaluate = Evaluate()
     report: Report = Report()
-
-
-_STAGES = "medseg_gan.systems.layered.stages"
-
-STAGES = (
-    Stage(
-        "prepare",
-        f"{_STAGES}:prepare",
-        expected=lambda r: f"pictures of {r.prepare.size} x {r.prepare.size}",
-        free=("phantom", "pseudo_masks"),
-    ),
-    Stage("train_gan", f"{_STAGES}:train_gan", expected=lambda r: _trainings(r.train_gan)),
-    Stage(
-        "synthesize",
-        f"{_STAGES}:synthesize",
-        expected=lambda r: f"{r.synthesize.num_pairs} pairs of each of {_count(r.train_gan)} generators",
-    ),
-    Stage(
-        "train_segmenters",
-        f"{_STAGES}:train_segmenters",
-        expected=lambda r: (
-            f"{_count(r.train_gan) + r.train_segmenters.supervised} trainings of {r.train_segmenters.steps} steps"
-        ),
-    ),
-    Stage(
-        "evaluate",
-        "medseg_gan.systems.layered.evaluation:evaluate",
-        expected=lambda r: "real test pictures, floors, ceiling, distances",
-    ),
-    Stage("report", "medseg_gan.systems.layered.summary:report", folder="report", expected=lambda r: "one page"),
-)
-
-
-def _count(config: TrainGan) -> int:
-    return len(config.arms) * config.seeds
-
-
-def _trainings(config: TrainGan) -> str:
-    """Expected work of `train_gan`."""
-    steps = round(config.objective.kimg * 1000 / config.batch_size)
-    return (
-        f"{_count(config)} trainings ({', '.join(config.arms)}; {config.seeds} seeds each) of about "
-        f"{config.objective.rounds} x ({steps} + {config.segmenter_steps}) steps"
-    )

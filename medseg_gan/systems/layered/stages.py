@@ -21,6 +21,7 @@ from medseg_gan.data.volumes import is_volume_file
 from medseg_gan.errors import MedsegError
 from medseg_gan.machine.atomic import write_json
 from medseg_gan.machine.seeding import mix_seed
+from medseg_gan.running.mistakes import refuse_missing_file
 from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.layered.codes import Prior
 from medseg_gan.systems.layered.composition import Perturbation
@@ -42,7 +43,6 @@ PSEUDO = {DOGS: "dog", CARS: "car"}
 
 def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
     """Find pictures and masks, bring them to one size, and keep their splits."""
-    files_exist(config, inputs)
     workers = config.workers or os.cpu_count() or 1
     if config.layout == "ct":
         counts = prepare_ct(config, folder, inputs, workers)
@@ -70,16 +70,13 @@ def prepare(config: Prepare, folder: Path, inputs: Inputs) -> None:
         say(f"prepare: {note}")
 
 
-def files_exist(config: Prepare, inputs: Inputs) -> None:
-    """Files that only later stages read are missed now, not after the GAN.
+def check_mask_weights(config: Prepare, inputs: Inputs) -> None:
+    """Refuse weights of the detector that are not there.
 
     Raises:
-        MedsegError: one is missing.
+        MedsegError: the file does not exist.
     """
-    fid_weights = inputs.sections["evaluate"].fid_weights  # type: ignore[attr-defined]
-    for setting, given in (("prepare.mask_weights", config.mask_weights), ("evaluate.fid_weights", fid_weights)):
-        if given and not Path(given).is_file():
-            raise MedsegError(f"{setting}: {given} does not exist; give the path of the file, or leave the setting out")
+    refuse_missing_file("prepare.mask_weights", config.mask_weights)
 
 
 def refuse_unscored(found: FoundPictures) -> None:
@@ -207,7 +204,7 @@ def layered_settings(config: TrainGan, arm: str) -> LayeredSettings:
 
 def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
     """Render pairs of every trained generator; a finished folder is kept."""
-    training: TrainGan = inputs.sections["train_gan"]  # type: ignore[assignment]
+    training = inputs.section(TrainGan)
     for arm, seed in runs_of(training):
         where = folder / f"{arm}-{seed}"
         if not (where / "done.json").is_file():
@@ -251,7 +248,7 @@ def train_segmenters(config: TrainSegmenters, folder: Path, inputs: Inputs) -> N
 
     The step is picked on synthetic validation pairs, of the ceiling on real ones: nothing synthetic sees a real mask.
     """
-    training: TrainGan = inputs.sections["train_gan"]  # type: ignore[assignment]
+    training = inputs.section(TrainGan)
     channels = PictureStore.open(inputs.folders["prepare"]).channels
     common: dict[str, Any] = {
         "network": {"name": config.name, "num_classes": 2, "in_channels": channels, "width": config.width},

@@ -43,7 +43,7 @@ WATCHED = ("area", "area_sd", "binarisation", "loss_mi_G", "loss_D", "D_accuracy
 def report(config: Report, folder: Path, inputs: Inputs) -> None:
     """Write `index.html`, `report.json` and the CSV tables."""
     folders = inputs.folders
-    training: TrainGan = inputs.sections["train_gan"]  # type: ignore[assignment]
+    training = inputs.section(TrainGan)
     scores, counts = read_json(folders["evaluate"] / "scores.json"), read_json(folders["prepare"] / "counts.json")
     done = {name: read_json(where / "done.json") for name, where in folders.items()}
     last, main = done["evaluate"], next(iter(training.arms))

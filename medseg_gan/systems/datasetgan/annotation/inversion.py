@@ -19,8 +19,8 @@ from medseg_gan.machine.atomic import read_json, save_png, write_array, write_js
 from medseg_gan.machine.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.running.stages import Inputs
-from medseg_gan.systems.datasetgan.recipe import Annotate, Inversion, Prepare, TrainSegmenters
-from medseg_gan.systems.datasetgan.rows import draw_of
+from medseg_gan.systems.datasetgan.recipe import Annotate, FewSlices, Inversion, Prepare
+from medseg_gan.systems.datasetgan.rows import draw_real_slices
 from medseg_gan.systems.datasetgan.samples.images import ImageSource, Rendered, save_latents
 from medseg_gan.training.feature_maps import RandomMaps
 from medseg_gan.training.grid import image_grid
@@ -38,16 +38,17 @@ TOGETHER = 8
 PIXEL_WEIGHT = ProjectionSettings.pixel_weight
 
 
-def draw_few(config: TrainSegmenters, store: SliceStore, seed: int) -> np.ndarray:
+def draw_few(config: FewSlices, store: SliceStore, seed: int) -> np.ndarray:
     """The few real slices of the first segmenter seed: those that are inverted, and then of every segmenter seed.
 
     Raises:
         MedsegError: the labelled pool has too few patients.
     """
-    return draw_of(config, store, seed).few
+    few = {"few_patients": config.few_patients, "few_slices": config.few_slices}
+    return draw_real_slices(store, seed=seed, draw=0, num_real=0, val_slices=0, **few).few
 
 
-def choose_slices(config: Annotate, training: TrainSegmenters, store: SliceStore, seed: int) -> np.ndarray:
+def choose_slices(config: Annotate, few_slices: FewSlices, store: SliceStore, seed: int) -> np.ndarray:
     """Positions of the `num_images` real labelled slices to invert, evenly from `draw_few`.
 
     Raises:
@@ -58,13 +59,13 @@ def choose_slices(config: Annotate, training: TrainSegmenters, store: SliceStore
             "annotate.annotator=inversion needs real slices with masks and the labelled pool has none; "
             "give labelled patients, or use another annotate.annotator"
         )
-    few = draw_few(training, store, seed)
+    few = draw_few(few_slices, store, seed)
     wanted = config.num_images
     if len(few) < wanted:
         patients = len({store.records[k].patient for k in few.tolist()})
         raise MedsegError(
             f"annotate.annotator=inversion wants {wanted} real labelled slices (annotate.num_images); "
-            f"train_segmenters.few_patients={training.few_patients} and few_slices={training.few_slices} give "
+            f"train_segmenters.few_patients={few_slices.few_patients} and few_slices={few_slices.few_slices} give "
             f"{len(few)} of {patients} patients; raise those if there are more, or lower annotate.num_images"
         )
     return few[((np.arange(wanted) + 0.5) * len(few) / wanted).astype(int)]
@@ -186,12 +187,11 @@ def invert_labelled_slices(
     Raises:
         MedsegError: too few real labelled slices, or no reconstruction is near enough.
     """
-    training: TrainSegmenters = inputs.sections["train_segmenters"]  # type: ignore[assignment]
-    chosen = choose_slices(config, training, store, inputs.seed)
+    chosen = choose_slices(config, inputs.section(FewSlices), store, inputs.seed)
     real, how = store.image_tensor(chosen), config.inversion
     generator = inputs.folders["train_gan"] / "G_ema.pt"
-    preparation: Prepare = inputs.sections["prepare"]  # type: ignore[assignment]
-    found = invert(folder / "projected", source, generator, real, chosen, how.steps, preparation.workers)
+    workers = inputs.section(Prepare).workers
+    found = invert(folder / "projected", source, generator, real, chosen, how.steps, workers)
     errors = reconstruction_errors(found.images.cpu(), real, mean_image(source))
     _save_sheet(folder / "reconstructions.png", real, found.images.cpu())
     per_slice = keep_examples(folder / "annotated", store, source, found, errors, how)
@@ -292,19 +292,6 @@ def inverted_slices(folder: Path) -> np.ndarray | None:
     """Positions of the real slices that the stage in `folder` inverted; None where it did something else."""
     path = folder / RECORD
     return np.array(read_json(path)["slices"], np.int64) if path.is_file() else None
-
-
-def check_same_few(few: np.ndarray, inverted: np.ndarray) -> None:
-    """The few real slices of the training sets must contain the inverted ones, or their cost is not what is said.
-
-    Raises:
-        MedsegError: settings changed since.
-    """
-    if not np.isin(inverted, few).all():
-        raise MedsegError(
-            "train_segmenters.few_patients or few_slices changed since the slices were inverted, which would cost "
-            "further labelled slices; give the earlier values, or --rerun annotate"
-        )
 
 
 @torch.no_grad()

@@ -20,7 +20,8 @@ from medseg_gan.machine import processes
 from medseg_gan.machine.atomic import read_json, write_json
 from medseg_gan.machine.device import resolve_device
 from medseg_gan.machine.memory import keep_freed_memory
-from medseg_gan.running.stages import Plan, changed_values
+from medseg_gan.running.record import changed_values
+from medseg_gan.running.stages import Plan
 from medseg_gan.systems.datasetgan.factory import Judge, LabelFactory
 from medseg_gan.systems.datasetgan.production.files import FactoryFiles, factory_files, has_lost_quality
 from medseg_gan.systems.datasetgan.production.manifest import MANIFEST, PAIRS, manifest_fits, tell_kept, write_manifest

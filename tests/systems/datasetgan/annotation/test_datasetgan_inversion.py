@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ from medseg_gan.systems.datasetgan.recipe import Annotate, Inversion, Prepare, T
 from medseg_gan.systems.datasetgan.rows import Cost, draw_real_slices, title, training_set
 from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor
 from medseg_gan.systems.datasetgan.samples.images import ImageSource, Sampling, render_again
+from medseg_gan.systems.datasetgan.stages import check_annotator
+from medseg_gan.systems.plan import plan_recipe
 from medseg_gan.training.stylegan2 import load_generator, save_generator
 from stylegan2_ada_pytorch import Generator
 
@@ -81,10 +83,9 @@ def store(tmp_path: Path, source: ImageSource) -> SliceStore:
 
 
 def as_inputs(gan: Path, store: SliceStore, **folders: Path) -> Any:
-    sections = {"train_segmenters": FEW, "prepare": Prepare(workers=1)}
-    return SimpleNamespace(
-        folders={"train_gan": gan, "prepare": store.folder, **folders}, seed=7, sections=sections, device="cpu"
-    )
+    inputs = plan_recipe("segthor_datasetgan").inputs("cpu")
+    everything = {"train_gan": gan, "prepare": store.folder, **folders}
+    return replace(inputs, folders=everything, seed=7, reads=(FEW, Prepare(workers=1)))
 
 
 def config(**inversion: Any) -> Annotate:
@@ -225,5 +226,22 @@ def test_every_segmenter_seed_has_the_inverted_patients_as_its_few(
     for before, draw in zip(apart, draws_of(FEW, store, inputs), strict=True):
         np.testing.assert_array_equal(draw.few, apart[0].few)
         np.testing.assert_array_equal(draw.real, before.real)
-    with pytest.raises(MedsegError, match=r"few_patients or few_slices changed .* --rerun annotate"):
-        draws_of(FEW.model_copy(update={"few_patients": 1}), store, inputs)
+
+
+def test_slices_were_inverted_of_the_few_patients_asked_for_and_other_annotations_do_not_depend_on_them(
+    tmp_path: Path,
+) -> None:
+    """Inverted slices of other patients than the few would cost further labels."""
+    for annotator, read in (("inversion", ["few_patients", "few_slices"]), ("person", [])):
+        sets = [f"annotate.annotator={annotator}"]
+        step = plan_recipe("segthor_datasetgan", out=tmp_path, sets=sets).steps()[2]
+        assert list(step.record["reads"].get("train_segmenters", {})) == read
+
+
+def test_what_cannot_be_inverted_is_refused_before_the_gan_is_trained(gan: Path, store: SliceStore) -> None:
+    inputs = as_inputs(gan, store)
+    check_annotator(config(), inputs)
+    many = replace(inputs, reads=(FEW.model_copy(update={"few_slices": 1}), Prepare(workers=1)))
+    with pytest.raises(MedsegError, match="wants 5 real labelled slices"):
+        check_annotator(config(), many)
+    check_annotator(config(), replace(many, folders={}))  # nothing is prepared yet
