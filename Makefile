@@ -1,4 +1,4 @@
-# Two commands for everyone: `make demo` and `make test`. Both set themselves up in .venv.
+# `make demo` runs the main experiment, `make test` checks a change. Both set up .venv first.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -7,10 +7,10 @@ RUN    ?= runs/segthor_datasetgan-demo
 .PHONY: help setup demo test bench study clean
 
 help:
-	@echo "make demo    set up, then the main job on the built-in phantom CT: about a quarter of an hour on 2 CPU cores"
-	@echo "make test    set up with the tools of development, then lint, types and tests"
-	@echo "make bench   the measurements behind the figures in docs/results.md that are about speed: some minutes"
-	@echo "make study   the main job's two-hour profile: the tables' orderings"
+	@echo "make demo    set up, then the main experiment on the built-in phantom CT: 10 to 40 minutes on 2 CPU cores"
+	@echo "make test    set up the development tools, then run lint, type checks and tests"
+	@echo "make bench   measure the speeds in docs/results.md: some minutes"
+	@echo "make study   the two-hour profile of the main experiment"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
