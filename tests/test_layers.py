@@ -44,7 +44,6 @@ LONG_FILES = {
 }
 LONG_FUNCTIONS = {
     "answers.read_masks",
-    "bundle.segmenter_inference",
     "copies.audit_pairs",
     "factory.write_pairs",
     "fit_pixels.fit_pixels_together",

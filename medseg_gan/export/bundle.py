@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from medseg_gan import __version__
+from medseg_gan.data.transforms import OUTSIDE_HU
+from medseg_gan.data.volumes import HU_RANGE
 from medseg_gan.export.card import RESEARCH_ONLY, Card, write_card
 from medseg_gan.export.folder import new_folder
 from medseg_gan.machine.atomic import atomic_path, write_json, write_text
@@ -152,35 +154,18 @@ def segmenter_inference(
     definition: Mapping[str, Any], *, size: int, window: tuple[float, float], crop: float, spacing: float | None
 ) -> dict[str, Any]:
     """`configs/inference.json` of a segmenter, with the run's own preprocessing and its inverse."""
-    preparation: list[dict[str, Any]] = [
-        {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"},
-        {"_target_": "EnsureChannelFirstd", "keys": "image"},
-        # Rows to the back, columns to the left, slices upwards: a slice is then as the network saw it.
-        {"_target_": "Orientationd", "keys": "image", "axcodes": "PLS", "labels": [["L", "R"], ["P", "A"], ["I", "S"]]},
-        {"_target_": "Lambdad", "keys": "image", "func": "@require_square"},
-    ]
-    if spacing is not None:
-        preparation.append({"_target_": "Spacingd", "keys": "image", "pixdim": [spacing, spacing, -1]})
-    if crop < 1:
-        preparation.append({"_target_": "CenterScaleCropd", "keys": "image", "roi_scale": [crop, crop, 1.0]})
-    preparation += [
-        {"_target_": "Resized", "keys": "image", "spatial_size": [size, size, -1], "mode": "area"},
-        {
-            "_target_": "ScaleIntensityRanged",
-            "keys": "image",
-            **{"a_min": window[0], "a_max": window[1], "b_min": -1.0, "b_max": 1.0, "clip": True},
-        },
-    ]
+    inverse = {"keys": "pred", "orig_keys": "image", "transform": "@preprocessing", "nearest_interp": True}
+    files = {"output_dir": "@output_dir", "output_postfix": "seg", "resample": False, "separate_folder": False}
+    weights = {"load_path": f"$@bundle_root + '/models/{MODEL}'", "load_dict": {"model": "@network"}}
     return {
-        "imports": ["$import glob", "$import numpy as np"],
+        "imports": ["$import glob", "$import monai", "$import numpy as np"],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/data'",
         "output_dir": "$@bundle_root + '/eval'",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "network_def": dict(definition),
         "network": "$@network_def.to(@device)",
-        "require_square": "$lambda x: torch._assert(x.shape[1] == x.shape[2], 'slices must be square, pad them') or x",
-        "preprocessing": {"_target_": "Compose", "transforms": preparation},
+        **_preparation(size, window, crop, spacing),
         "datalist": "$[{'image': path} for path in sorted(glob.glob(@dataset_dir + '/*.nii.gz'))]",
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
@@ -189,32 +174,11 @@ def segmenter_inference(
             "_target_": "Compose",
             "transforms": [
                 {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-                {
-                    "_target_": "Invertd",
-                    "keys": "pred",
-                    "orig_keys": "image",
-                    "transform": "@preprocessing",
-                    "nearest_interp": True,
-                },
-                {
-                    "_target_": "SaveImaged",
-                    "keys": "pred",
-                    "output_dir": "@output_dir",
-                    "output_postfix": "seg",
-                    "output_dtype": "$np.uint8",
-                    "resample": False,
-                    "separate_folder": False,
-                },
+                {"_target_": "Invertd", **inverse},
+                {"_target_": "SaveImaged", "keys": "pred", "output_dtype": "$np.uint8", **files},
             ],
         },
-        "handlers": [
-            {
-                "_target_": "CheckpointLoader",
-                "load_path": f"$@bundle_root + '/models/{MODEL}'",
-                "load_dict": {"model": "@network"},
-                "map_location": "@device",
-            }
-        ],
+        "handlers": [{"_target_": "CheckpointLoader", "map_location": "@device", **weights}],
         "evaluator": {
             "_target_": "SupervisedEvaluator",
             "device": "@device",
@@ -225,6 +189,47 @@ def segmenter_inference(
             "val_handlers": "@handlers",
         },
         "run": ["$@evaluator.run()"],
+    }
+
+
+def _preparation(size: int, window: tuple[float, float], crop: float, spacing: float | None) -> dict[str, Any]:
+    """What `build_preprocessing` and the slice store do to a volume, in MONAI's words: the network sees the same.
+
+    How slices are padded and resized depends on the volume, which no transform of MONAI can be told; the two classes
+    are made in the configuration, so that a U-Net needs MONAI alone.
+    """
+    low, high = window
+    turn = {"_target_": "Orientationd", "keys": "image", "labels": [["L", "R"], ["P", "A"], ["I", "S"]]}
+    call = {"_target_": "Lambdad", "keys": "image"}
+    steps: list[Any] = [
+        {"_target_": "LoadImaged", "keys": "image", "reader": "NibabelReader"},
+        {"_target_": "EnsureChannelFirstd", "keys": "image"},
+        {**turn, "axcodes": "LPS"},
+        {**call, "func": f"$lambda x: x.clamp({HU_RANGE[0]}, {HU_RANGE[1]})"},
+    ]
+    if spacing is not None:
+        steps.append({"_target_": "Spacingd", "keys": "image", "pixdim": [spacing, spacing, -1]})
+    steps += [
+        {**call, "func": "@require_square_pixels"},
+        {"_target_": "Padd", "keys": "image", "padder": f"$@PadToSquare(value={OUTSIDE_HU})"},
+    ]
+    if crop < 1:
+        steps.append({"_target_": "CenterScaleCropd", "keys": "image", "roi_scale": [crop, crop, 1.0]})
+    steps += [
+        f"$@ResizeSlicesd('image', ({size}, {size}, -1))",
+        {**call, "func": "$lambda x: x.round()"},
+        {**turn, "axcodes": "PLS"},  # rows to the back, columns to the left: a slice is then as the network saw it
+        {**call, "func": f"$lambda x: ((x - {low!r}) * {2 / (high - low)!r} - 1).clamp(-1, 1)"},
+    ]
+    return {
+        "require_square_pixels": "$lambda x: torch._assert(abs(x.pixdim[0] - x.pixdim[1]) <= 0.02 * max(x.pixdim[:2]), "
+        "'pixels must be square, resample the volume') or x",
+        "PadToSquare": "$type('PadToSquare', (monai.transforms.Pad,), {'compute_pad_width': lambda self, shape: "
+        "((0, 0), *((m // 2, m - m // 2) for m in (int(max(shape[:2]) - side) for side in shape[:2])), (0, 0))})",
+        "ResizeSlicesd": "$type('ResizeSlicesd', (monai.transforms.Resized,), {'__call__': lambda self, data, lazy=None"
+        ": {**data, 'image': self.resizer(data['image'], **(dict(mode='area') if data['image'].shape[1] % "
+        f"{size} == 0 else dict(mode='trilinear', anti_aliasing=True)))}}}})",
+        "preprocessing": {"_target_": "Compose", "transforms": steps},
     }
 
 

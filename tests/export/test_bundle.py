@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 from export_example import TABLE, WINDOW, card
 
 from medseg_gan.data.slices import to_unit
+from medseg_gan.data.transforms import as_slices, build_preprocessing
 from medseg_gan.errors import UsageError
-from medseg_gan.export.bundle import network_definition, write_segmenter_bundle
+from medseg_gan.export.bundle import network_definition, segmenter_inference, write_segmenter_bundle
 from medseg_gan.machine.atomic import read_json
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels
 
@@ -153,3 +155,48 @@ def test_metadata_has_what_monai_wants_and_fits_the_network(tmp_path: Path) -> N
     torch.load(folder / "models" / "model.pt", weights_only=True)
     with pytest.raises(UsageError, match="not overwritten"):
         bundle(folder, network, arguments)
+
+
+@pytest.mark.parametrize(
+    ("shape", "crop", "spacing"),
+    [
+        ((2 * SIZE, 2 * SIZE), 1.0, None),  # whole blocks, averaged
+        ((41, 41), 1.0, None),  # no whole blocks: smoothed and interpolated
+        ((41, 29), 1.0, None),  # padded to a square first
+        ((50, 50), 0.7, None),
+        ((41, 38), 0.8, 2.0),
+        ((11, 11), 1.0, None),  # enlarged
+    ],
+)
+@pytest.mark.parametrize("axes", ["LPS", "RAS"])
+def test_the_network_sees_a_volume_as_the_run_saw_it(
+    tmp_path: Path, shape: tuple[int, int], crop: float, spacing: float | None, axes: str
+) -> None:
+    from monai.bundle import ConfigParser
+
+    rng = np.random.default_rng(3)
+    volume = rng.integers(-3024, 3500, (*shape, 3)).astype(np.int16)  # also what scanners pad with
+    path = tmp_path / "x.nii.gz"
+    nibabel.save(turned(volume, axes), path)
+    how = build_preprocessing(TABLE, size=SIZE, crop=crop, spacing=spacing, min_lung_cm2=0.0)
+    done: dict[str, Any] = how({"image": path, "label": None, "case": "x"})  # type: ignore[assignment]
+    hu = as_slices(done["image"]).round().astype(np.int16)
+    definition = network_definition(segmenter()[1])
+    config = segmenter_inference(definition, size=SIZE, window=WINDOW, crop=crop, spacing=spacing)
+    seen = ConfigParser(config).get_parsed_content("preprocessing")({"image": str(path)})["image"]
+    np.testing.assert_array_equal(seen.as_tensor()[0].permute(2, 0, 1).numpy(), to_unit(hu, WINDOW))
+
+
+def test_labels_of_other_shapes_come_back_on_their_grid_and_pixels_must_be_square(tmp_path: Path) -> None:
+    folder = bundle(tmp_path / "bundle", *segmenter(), crop=0.8)
+    data = tmp_path / "data"
+    data.mkdir()
+    nibabel.save(turned(np.zeros((41, 29, 2), np.int16), "RAS"), data / "x.nii.gz")
+    found = run(folder, data, tmp_path / "out")["x_seg.nii.gz"]
+    assert found.shape == (41, 29, 2)
+    np.testing.assert_allclose(found.affine, nibabel.load(data / "x.nii.gz").affine, atol=1e-5)
+    stretched = nibabel.Nifti1Image(np.zeros((32, 32, 2), np.int16), np.diag([-1.5, -1.0, 3.0, 1.0]))
+    nibabel.save(stretched, data / "y.nii.gz")
+    with pytest.raises(RuntimeError) as told:  # MONAI wraps what a transform raises
+        run(folder, data, tmp_path / "out2")
+    assert "pixels must be square" in "".join(traceback.format_exception(told.value))
