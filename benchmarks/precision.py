@@ -22,6 +22,7 @@ from medseg_gan.machine.seeding import torch_generator
 from medseg_gan.training.engine import read_stats
 from medseg_gan.training.pool import run_jobs
 from medseg_gan.training.stylegan2 import train_stylegan2
+from medseg_gan.training.stylegan2_config import StyleGAN2Training
 
 PRECISIONS = ("fp32", "bf16")
 DISTANCE = "frechet_distance[random-conv-v1]"
@@ -37,14 +38,13 @@ def train(
 ) -> list[dict[str, Any]]:
     """One run; the rows of its statistics."""
     settings = DEMO | ({"lr_decay_from": 1.0} if constant_lr else {})
+    every = {"metric_kimg": kimg / ROWS, "checkpoint_kimg": kimg, "sample_kimg": kimg}
+    section = StyleGAN2Training(total_kimg=kimg, metric_images=300, **every, **settings)
     images, groups = phantom_slices(1, patients, per_patient=10)
     if nudge:  # far below a grey level, yet enough for another course
         noise = torch.randn(images.shape, generator=torch_generator(seed, "nudge", nudge))
         images = (images + NUDGE * noise).clamp(-1, 1)
-    every = {"log_kimg": kimg / ROWS, "metric_kimg": kimg / ROWS, "snapshot_kimg": kimg, "sample_kimg": kimg}
-    train_stylegan2(
-        images, groups, folder, seed=seed, precision=precision, total_kimg=kimg, metric_images=300, **every, **settings
-    )
+    train_stylegan2(section, images, groups, folder, seed=seed, precision=precision, log_kimg=kimg / ROWS)
     return read_stats(folder)
 
 

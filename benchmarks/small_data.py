@@ -31,10 +31,11 @@ from medseg_gan.machine.atomic import atomic_path, write_json
 from medseg_gan.machine.checkpoint import load_checkpoint
 from medseg_gan.machine.device import processor_name
 from medseg_gan.machine.seeding import torch_generator
-from medseg_gan.training.engine import read_stats
+from medseg_gan.training.engine import read_stats, save_samples
 from medseg_gan.training.grid import image_grid
 from medseg_gan.training.pool import run_jobs
-from medseg_gan.training.stylegan2 import GENERATOR, load_generator, save_samples, train_stylegan2
+from medseg_gan.training.stylegan2 import GENERATOR, load_generator, train_stylegan2
+from medseg_gan.training.stylegan2_config import StyleGAN2Training
 from stylegan2_ada_pytorch import Generator
 
 PER_PATIENT = 10
@@ -59,17 +60,8 @@ def run_arm(folder: Path, slices: int, ada: str, kimg: float, seed: int) -> dict
     """
     images, groups = phantom_slices(1, slices // PER_PATIENT, PER_PATIENT)
     settings = {**DEMO, "ada": ada, "ada_kimg": 0.4 * kimg, "total_kimg": kimg}  # p 0.5 after a fifth of the run
-    train_stylegan2(
-        images,
-        groups,
-        folder,
-        seed=seed,
-        log_kimg=kimg / 100,
-        snapshot_kimg=kimg / POINTS,
-        sample_kimg=kimg,
-        keep=2 * POINTS,
-        **settings,
-    )
+    section = StyleGAN2Training(**settings, checkpoint_kimg=kimg / POINTS, sample_kimg=kimg)
+    train_stylegan2(section, images, groups, folder, seed=seed, log_kimg=kimg / 100, keep=2 * POINTS)
     rows = read_stats(folder)
     curves = {name: [(row["images"] / 1000, row[name]) for row in rows if name in row] for name in ("p", "r_t")}
     distances = measure(folder)

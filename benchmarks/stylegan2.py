@@ -42,7 +42,8 @@ from medseg_gan.machine.device import autocast, processor_name, resolve_precisio
 from medseg_gan.machine.memory import keep_freed_memory  # noqa: E402
 from medseg_gan.machine.seeding import seed_step  # noqa: E402
 from medseg_gan.training.ema import update_ema  # noqa: E402
-from medseg_gan.training.stylegan2_step import StyleGAN2Settings, StyleGAN2Step  # noqa: E402
+from medseg_gan.training.stylegan2_config import StyleGAN2Training  # noqa: E402
+from medseg_gan.training.stylegan2_step import StyleGAN2Step  # noqa: E402
 from stylegan2_ada_pytorch import lazy_adam  # noqa: E402
 
 
@@ -70,7 +71,7 @@ FP32_BOUND = 1e-4
 
 def build(size: Size, precision: str) -> StyleGAN2Step:
     """Our training step at the official settings; every build has the same weights."""
-    settings = StyleGAN2Settings(
+    section = StyleGAN2Training(
         batch_size=size.batch,
         z_dim=size.latent,
         w_dim=size.latent,
@@ -78,10 +79,10 @@ def build(size: Size, precision: str) -> StyleGAN2Step:
         channel_max=size.channel_max,
         ada="fixed",
         fixed_p=P,
-        ada_pipe="medical",
-        lr=0.0,  # the optimisers do all their work, and the weights stay equal on both sides
+        r1_gamma=0.8192,
     )
-    step = StyleGAN2Step(settings, resolution=size.resolution, channels=1, seed=0, device="cpu", precision=precision)
+    section = section.model_copy(update={"lr": 0.0})  # the optimisers do all their work; the weights stay as they are
+    step = StyleGAN2Step(section, resolution=size.resolution, channels=1, seed=0, device="cpu", precision=precision)
     for name, parameter in step.G.named_parameters():  # noise that does nothing would not show a wrong gradient
         if name.endswith("noise_strength"):
             parameter.data.fill_(0.1)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from ignite.engine import Engine
@@ -15,6 +14,7 @@ from medseg_gan.machine.device import autocast
 from medseg_gan.machine.processes import average_, count, gathered, rank
 from medseg_gan.machine.seeding import seed_step
 from medseg_gan.training.ema import update_ema
+from medseg_gan.training.stylegan2_config import StyleGAN2Training
 from stylegan2_ada_pytorch import (
     AUGMENT_PIPES,
     AdaController,
@@ -32,53 +32,6 @@ from stylegan2_ada_pytorch import (
 ADA_INTERVAL = 4  # steps between two movements of p
 
 
-@dataclass(frozen=True)
-class StyleGAN2Settings:
-    """All numbers of a training; the defaults are those of the official `auto` configuration at 256 x 256, one GPU."""
-
-    total_kimg: float = 25_000  # length, thousands of real images
-    batch_size: int = 16  # real images per step, of all processes together
-    batch_gpu: int | None = None  # images at a time in a process, gradients are accumulated; None: all at once
-    z_dim: int = 512
-    w_dim: int = 512
-    mapping_layers: int = 2
-    channel_base: int = 16_384  # channels at resolution r: min(channel_base / r, channel_max)
-    channel_max: int = 512
-    architecture: Literal["skip", "resnet", "orig"] = "skip"  # of the generator
-    d_architecture: Literal["skip", "resnet", "orig"] = "resnet"  # of the discriminator
-    lr: float = 0.0025
-    lr_decay_from: float = 1.0  # fraction of the run after which lr falls linearly towards 0; 1: never
-    r1_gamma: float = 0.8192  # R1 weight: gamma / 2
-    r1_interval: int = 16  # steps
-    pl_weight: float = 2.0  # path length weight; 0: off
-    pl_interval: int = 4  # steps
-    style_mixing_prob: float = 0.9
-    ema_kimg: float = 5.0  # half-life of the averaged generator
-    ema_rampup: float | None = 0.05  # at most this fraction of the images seen
-    ada: Literal["ada", "fixed", "off"] = "ada"
-    ada_pipe: str = "bgc"
-    ada_target: float = 0.6
-    ada_kimg: float = 500.0  # thousand images in which p can go from 0 to 1
-    p_max: float = 0.8
-    fixed_p: float = 0.2  # p of `fixed`
-    mbstd_group: int = 4  # images whose spread the discriminator sees
-    freeze_d: int = 0  # layers of D, counted from the image, that keep their weights (Mo et al., 2020, Freeze-D)
-
-    @property
-    def first_p(self) -> float:
-        """Augmentation strength at the start; the strength throughout, unless `ada` moves it."""
-        return self.fixed_p if self.ada == "fixed" else 0.0
-
-    @property
-    def iterations(self) -> int:
-        """Steps of the whole run."""
-        return self.steps(self.total_kimg)
-
-    def steps(self, kimg: float) -> int:
-        """Steps in so many thousand images, at least one."""
-        return max(1, round(kimg * 1000 / self.batch_size))
-
-
 class StyleGAN2Step:
     """Networks, optimisers and running values of a training, and its step.
 
@@ -92,7 +45,7 @@ class StyleGAN2Step:
 
     def __init__(
         self,
-        settings: StyleGAN2Settings,
+        settings: StyleGAN2Training,
         *,
         resolution: int,
         channels: int,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medseg_gan.training.engine import read_stats
-from medseg_gan.training.stylegan2_step import StyleGAN2Settings
+from medseg_gan.training.stylegan2_config import StyleGAN2Training
 
 SURE = 0.95
 """Mean sign of D, on real and negated on generated images, above which it tells nearly all of them apart."""
@@ -37,7 +37,7 @@ class Watch:
         settings: of the training.
     """
 
-    def __init__(self, settings: StyleGAN2Settings) -> None:
+    def __init__(self, settings: StyleGAN2Training) -> None:
         self.settings = settings
         self.means: dict[str, float] = {}
         self.distances: list[float] = []

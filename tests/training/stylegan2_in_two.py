@@ -14,25 +14,26 @@ from torch.utils.data import Dataset
 from medseg_gan.machine.checkpoint import plain
 from medseg_gan.machine.processes import average_, count, gathered, group, rank
 from medseg_gan.training import stylegan2
+from medseg_gan.training.stylegan2_config import StyleGAN2Training
 from medseg_gan.training.stylegan2_step import StyleGAN2Step
 
-SETTINGS: dict[str, Any] = {
-    "total_kimg": 0.048,  # 12 steps
-    "batch_size": 4,
-    "z_dim": 16,
-    "w_dim": 16,
-    "channel_base": 256,
-    "channel_max": 16,
-    "r1_interval": 4,
-    "ada_kimg": 0.1,
-    "ada_target": -0.5,
-    "ada_pipe": "medical",
-    "snapshot_kimg": 0.02,
-    "sample_kimg": 0.024,
-    "log_kimg": 0.012,
-    "metric_kimg": 0.012,
-    "metric_images": 60,
-}
+SECTION = StyleGAN2Training(
+    total_kimg=0.048,  # 12 steps
+    batch_size=4,
+    z_dim=16,
+    w_dim=16,
+    channel_base=256,
+    channel_max=16,
+    r1_interval=4,
+    ada_kimg=0.1,
+    ada_target=-0.5,
+    ada_pipe="medical",
+    checkpoint_kimg=0.02,
+    sample_kimg=0.024,
+    metric_kimg=0.012,
+    metric_images=60,
+)
+LOG_KIMG = 0.012
 GROUPS = [f"patient{k % 3}" for k in range(12)]
 SEED = 3
 SHEET_AND_REALS = (
@@ -77,7 +78,7 @@ def train(folder: Path, reads: int = 0) -> None:
     """Train or go on; leaves the whole state of this process and what it read beside the folder."""
     images = Recorded(reads)
     try:
-        stylegan2.train_stylegan2(images, GROUPS, folder, seed=SEED, **SETTINGS)
+        stylegan2.train_stylegan2(SECTION, images, GROUPS, folder, seed=SEED, log_kimg=LOG_KIMG)
     except KeyboardInterrupt:
         return
     step = Kept.last

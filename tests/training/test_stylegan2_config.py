@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from pydantic import ValidationError
 
 from medseg_gan.errors import UsageError
 from medseg_gan.running.recipe import load_recipe, resolved_text
 from medseg_gan.systems.plan import plan_recipe
-from medseg_gan.training.stylegan2 import check_settings
-from medseg_gan.training.stylegan2_config import ConfigName, published_config
-from medseg_gan.training.stylegan2_step import StyleGAN2Settings
+from medseg_gan.training.cadence import steps_of
+from medseg_gan.training.stylegan2 import check_processes
+from medseg_gan.training.stylegan2_config import ConfigName, Pipe, StyleGAN2Training, published_config
+from stylegan2_ada_pytorch import AUGMENT_PIPES
 
 SYSTEM = {"datasetgan": "medseg_gan.systems.datasetgan.recipe:DatasetGanRecipe"}
 BARE = "recipe: bare\nsystem: datasetgan\ndataset: none\nsource: nobody\nhours: 1\n"
@@ -41,12 +43,47 @@ def test_auto_grows_with_the_images() -> None:
 
 
 def test_auto_at_256_on_one_gpu_is_the_default_training() -> None:
-    assert StyleGAN2Settings(**published_config("auto", 256)) == StyleGAN2Settings()
+    """All but the weight of R1, which the demo's images want a little larger."""
+    auto = StyleGAN2Training(**published_config("auto", 256))
+    assert auto.r1_gamma == pytest.approx(0.8192)
+    assert auto.model_copy(update={"r1_gamma": 1.0}) == StyleGAN2Training()
+
+
+def test_every_set_of_augmentations_has_its_name_and_no_other() -> None:
+    assert set(get_args(Pipe)) == set(AUGMENT_PIPES)
+
+
+def test_steps_are_the_nearest_whole_number_and_at_least_one() -> None:
+    assert [steps_of(kimg, 32) for kimg in (0.001, 0.032, 0.047, 0.049, 1000)] == [1, 1, 1, 2, 31_250]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 4, "batch_gpu": 3}, "batch_gpu 3 must divide batch_size 4"),
+        ({"batch_size": 6}, "batch_size 6 is not a multiple of mbstd_group 4"),
+        ({"batch_size": 12, "batch_gpu": 6}, "batch_gpu 6 is not a multiple of mbstd_group 4"),
+        ({"freeze_d": 2}, "would freeze random weights"),
+        ({"total_kimg": 0.004}, "ends before one step"),
+    ],
+)
+def test_a_section_that_cannot_be_trained_with_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        StyleGAN2Training(**changes)
+
+
+def test_parts_smaller_than_a_group_are_groups_of_their_own() -> None:
+    assert StyleGAN2Training(batch_size=6, batch_gpu=2).mbstd_group == 4
+
+
+def test_what_only_observes_a_training_is_not_its_identity() -> None:
+    other = StyleGAN2Training(checkpoint_kimg=1, sample_kimg=1, metric_kimg=1, metric_images=2, use="best")
+    assert other.identity() == StyleGAN2Training().identity() != StyleGAN2Training(lr=1).identity()
 
 
 @pytest.mark.parametrize("name", get_args(ConfigName))
 def test_every_configuration_can_be_trained_with(name: str, tmp_path: Path) -> None:
-    check_settings(StyleGAN2Settings(**published_config(name, 256)))
+    check_processes(StyleGAN2Training(**published_config(name, 256)))
     gan = train_gan(tmp_path, f"train_gan.config={name}")
     for setting, value in published_config(name, 256).items():
         assert getattr(gan, setting) == value
@@ -92,6 +129,7 @@ def test_a_dry_run_shows_what_the_configuration_fills(tmp_path: Path) -> None:
         (["gpus=3"], "batch_size 16 cannot be shared by gpus 3"),
         (["gpus=8", "mbstd_group=4", "batch_size=48"], "batch_size 6 in each of gpus 8 is not a multiple"),
         (["use=best"], "give metric_kimg"),
+        (["ada_pipe=medcal"], "did you mean medical"),
         (["config=auto", "gpus=none"], "gpus"),
     ],
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from test_stylegan2_training import GROUPS, StopsAt, assert_bit_equal, blobs, build, train, weights
 from torch import Tensor
 
@@ -113,7 +114,7 @@ def test_images_that_cannot_be_measured_are_one_line(images: Tensor, tmp_path: P
 
 
 def test_use_best_wants_a_metric(tmp_path: Path) -> None:
-    with pytest.raises(MedsegError, match="give metric_kimg"):
+    with pytest.raises(ValidationError, match="give metric_kimg"):
         train(tmp_path, use="best")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_stylegan2_training import SMALL, blobs
+from test_stylegan2_training import LOG_KIMG, SMALL, blobs, section
 
 from medseg_gan.machine.checkpoint import load_checkpoint
 from medseg_gan.training import stylegan2_step
@@ -20,12 +20,12 @@ from medseg_gan.training.stylegan2 import train_stylegan2
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS, KILLS = 40, 10
-EVERY: dict[str, Any] = {"snapshot_kimg": 0.012, "log_kimg": 0.012, "sample_kimg": 1.0}  # every third step
+EVERY: dict[str, Any] = {"checkpoint_kimg": 0.012, "sample_kimg": 1.0}  # every third step
 
 
 def train(folder: Path, die_in: int | None = None, kill: Any = None) -> None:
     """Train; in the `die_in`-th step from here, when the networks have moved and their average has not, call `kill`."""
-    settings = SMALL | EVERY | {"total_kimg": STEPS * SMALL["batch_size"] / 1000}
+    settings = section(**EVERY, total_kimg=STEPS * SMALL["batch_size"] / 1000)
     update, calls = stylegan2_step.update_ema, 0
 
     def update_or_die(*arguments: Any) -> None:
@@ -37,7 +37,7 @@ def train(folder: Path, die_in: int | None = None, kill: Any = None) -> None:
 
     stylegan2_step.update_ema = update_or_die
     try:
-        train_stylegan2(blobs(), None, folder, seed=3, **settings)
+        train_stylegan2(settings, blobs(), None, folder, seed=3, log_kimg=LOG_KIMG)
     finally:
         stylegan2_step.update_ema = update
 

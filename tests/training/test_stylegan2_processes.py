@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from stylegan2_in_two import GROUPS, SEED, SETTINGS
+from stylegan2_in_two import GROUPS, LOG_KIMG, SECTION, SEED
 
 from medseg_gan.data.sampler import PatientBalancedSampler
 from medseg_gan.errors import MedsegError
@@ -96,7 +96,7 @@ def test_one_process_goes_on_with_what_two_began(out: Path, tmp_path: Path, caps
     checkpoint = out / "whole" / "checkpoint-000000040.pt"
     (tmp_path / checkpoint.name).write_bytes(checkpoint.read_bytes())
     images = torch.stack([torch.full((1, 16, 16), k / 12) for k in range(12)])
-    train_stylegan2(images, GROUPS, tmp_path, seed=SEED, **SETTINGS)
+    train_stylegan2(SECTION, images, GROUPS, tmp_path, seed=SEED, log_kimg=LOG_KIMG)
     assert "goes on in 1 processes instead of 2" in capsys.readouterr().err
     assert load_generator(tmp_path / "G_ema.pt").img_resolution == 16
 
@@ -105,4 +105,4 @@ def test_processes_outside_a_group_are_refused(tmp_path: Path, monkeypatch: pyte
     for name, value in {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(MedsegError, match=r"inside processes\.group"):
-        train_stylegan2(torch.zeros(12, 1, 16, 16), None, tmp_path, seed=SEED, **SETTINGS)
+        train_stylegan2(SECTION, torch.zeros(12, 1, 16, 16), None, tmp_path, seed=SEED)

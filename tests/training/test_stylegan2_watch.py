@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medseg_gan.training.engine import STATS
-from medseg_gan.training.stylegan2_step import StyleGAN2Settings
+from medseg_gan.training.stylegan2_config import StyleGAN2Training
 from medseg_gan.training.stylegan2_watch import Watch, spread
 
 SOUND = {"images": 9000.0, "p": 0.1, "sign_real": 0.5, "sign_fake": -0.5, "loss_G": 1.0, "loss_D": 1.0}
@@ -15,7 +15,7 @@ SURE = {"sign_real": 0.99, "sign_fake": -0.99}
 
 
 def said(*rows: dict[str, float], ada: str = "ada", p_max: float = 0.7, total_kimg: float = 20) -> list[str]:
-    watch = Watch(StyleGAN2Settings(ada=ada, p_max=p_max, total_kimg=total_kimg))  # type: ignore[arg-type]
+    watch = Watch(StyleGAN2Training(ada=ada, p_max=p_max, total_kimg=total_kimg))  # type: ignore[arg-type]
     return [line for line in map(watch.judge, rows) if line]
 
 
@@ -72,7 +72,7 @@ def test_the_first_images_are_not_judged() -> None:
 def test_it_goes_on_from_the_statistics(tmp_path: Path) -> None:
     rows = [SOUND | SURE | {"iteration": k} for k in range(30)]
     (tmp_path / STATS).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    whole, resumed = Watch(StyleGAN2Settings(ada="off")), Watch(StyleGAN2Settings(ada="off"))
+    whole, resumed = Watch(StyleGAN2Training(ada="off")), Watch(StyleGAN2Training(ada="off"))
     for row in rows[:20]:
         whole.judge(row)
     resumed.go_on(tmp_path, done=19)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from test_stylegan2_training import EVERY, GROUPS, SMALL, StopsAt, blobs
+from test_stylegan2_training import GROUPS, LOG_KIMG, StopsAt, blobs, section
 
 from medseg_gan.errors import MedsegError
 from medseg_gan.training.stylegan2 import load_generator, train_stylegan2
-from medseg_gan.training.stylegan2_step import StyleGAN2Settings, StyleGAN2Step
+from medseg_gan.training.stylegan2_step import StyleGAN2Step
 from medseg_gan.training.warm_start import start_from
 from medseg_gan.weights.files import load_network_pkl, save_networks
 from medseg_gan.weights.grey import to_grey
@@ -21,8 +21,9 @@ SIZES = {"channel_base": 256, "channel_max": 16}
 
 
 def build(seed: int = 0, channels: int = 1, resolution: int = 16, **changes: Any) -> StyleGAN2Step:
-    settings = StyleGAN2Settings(**(SMALL | changes))
-    return StyleGAN2Step(settings, resolution=resolution, channels=channels, seed=seed, device="cpu", precision="fp32")
+    return StyleGAN2Step(
+        section(**changes), resolution=resolution, channels=channels, seed=seed, device="cpu", precision="fp32"
+    )
 
 
 def start(step: StyleGAN2Step, path: Path) -> list[str]:
@@ -73,7 +74,7 @@ def test_an_average_alone_is_enough_and_said(weights: dict[int, Path], tmp_path:
     assert_equal(step.G_ema, G)
     assert_equal(step.D, untouched.D)
     with pytest.raises(MedsegError, match="would freeze random weights"):
-        start(build(freeze_d=1), tmp_path / "G.pt")
+        start(build(freeze_d=1, init_from="weights.pt"), tmp_path / "G.pt")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_other_discriminators_labels_and_rates_are_refused(weights: dict[int, Pa
 
 def train(folder: Path, images: Any = None, **changes: Any) -> Any:
     images = blobs() if images is None else images
-    train_stylegan2(images, GROUPS, folder, seed=3, **(EVERY | SMALL | {"total_kimg": 0.04} | changes))
+    train_stylegan2(section(**({"total_kimg": 0.04} | changes)), images, GROUPS, folder, seed=3, log_kimg=LOG_KIMG)
     return load_generator(folder / "G_ema.pt").state_dict()
 
 
@@ -122,13 +123,13 @@ def test_training_goes_on_from_them_and_resumes_without_them(
 ) -> None:
     copy = tmp_path / "weights.pt"
     copy.write_bytes(weights[3].read_bytes())
-    whole, fresh = train(tmp_path / "whole", init_from=copy), train(tmp_path / "fresh")
+    whole, fresh = train(tmp_path / "whole", init_from=str(copy)), train(tmp_path / "fresh")
     assert any(not torch.equal(whole[name], fresh[name]) for name in whole)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "broken", StopsAt(32 + 26), init_from=copy)
+        train(tmp_path / "broken", StopsAt(32 + 26), init_from=str(copy))
     assert capfd.readouterr().err.count("turned from colour to grey") == 2
     copy.unlink()  # a checkpoint is there
-    broken = train(tmp_path / "broken", init_from=copy)
+    broken = train(tmp_path / "broken", init_from=str(copy))
     assert "colour" not in capfd.readouterr().err
     assert all(torch.equal(whole[name], broken[name]) for name in whole)
 
@@ -137,12 +138,12 @@ def test_other_weights_in_the_same_folder_are_refused(weights: dict[int, Path], 
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, StopsAt(32 + 26))
     with pytest.raises(MedsegError, match="init_from: None -> "):
-        train(tmp_path, init_from=weights[1])
+        train(tmp_path, init_from=str(weights[1]))
 
 
 @pytest.mark.parametrize("frozen", [0, 1, 3, 5])
 def test_frozen_layers_keep_their_weights_and_the_others_learn(weights: dict[int, Path], frozen: int) -> None:
-    step = build(freeze_d=frozen, ada="fixed")
+    step = build(freeze_d=frozen, init_from="weights.pt", ada="fixed")
     start(step, weights[1])
     before = {name: tensor.clone() for name, tensor in step.D.state_dict().items()}
     for phase in (step.d_main, step.d_reg):

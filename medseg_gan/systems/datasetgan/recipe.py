@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import (
     AfterValidator,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -17,7 +16,7 @@ from pydantic import (
 from medseg_gan.errors import did_you_mean
 from medseg_gan.labels import lookup_table
 from medseg_gan.running.recipe import ImageSize, Section, SystemRecipe, Window
-from medseg_gan.training.stylegan2_config import ConfigName, published_config
+from medseg_gan.training.stylegan2_config import ConfigName, StyleGAN2Training, published_config
 
 Row = Literal[
     "synthetic",
@@ -94,112 +93,8 @@ class Prepare(Section):
     phantom: Phantom = Phantom()
 
 
-class TrainGan(Section):
+class TrainGan(StyleGAN2Training):
     """StyleGAN2-ADA (Karras et al., 2020a, 2020b)."""
-
-    config: Literal["none", ConfigName] = Field(
-        "none",
-        description="published configuration for the settings that neither recipe, profile nor --set give",
-    )
-    gpus: PositiveInt = Field(
-        1,
-        description="processes that torchrun will start, for which `config: auto` chooses the batch",
-    )
-    total_kimg: PositiveFloat = Field(25_000.0, description="training length, thousands of real images")
-    batch_size: PositiveInt = Field(16, description="images a step, of all processes together")
-    batch_gpu: PositiveInt | None = Field(
-        None, description="images at a time in a process, gradients add up; none: all at once"
-    )
-    z_dim: PositiveInt = Field(512, description="size of the latent z")
-    w_dim: PositiveInt = Field(512, description="size of the latent w")
-    mapping_layers: PositiveInt = Field(2, description="layers of the mapping network")
-    channel_base: PositiveInt = Field(16_384, description="channels times resolution")
-    channel_max: PositiveInt = Field(512, description="channels at most")
-    architecture: Literal["skip", "resnet"] = Field("skip", description="generator architecture")
-    d_architecture: Literal["resnet", "skip", "orig"] = Field("resnet", description="discriminator architecture")
-    lr: PositiveFloat = Field(0.0025, description="learning rate of G and D")
-    lr_decay_from: float = Field(1.0, gt=0, le=1, description="share of training after which lr falls linearly to zero")
-    r1_gamma: NonNegativeFloat = Field(1.0, description="weight of the R1 penalty")
-    r1_interval: PositiveInt = Field(16, description="steps between R1 penalties")
-    pl_weight: NonNegativeFloat = Field(2.0, description="weight of the path length penalty")
-    pl_interval: PositiveInt = Field(4, description="steps between path length penalties")
-    style_mixing_prob: float = Field(0.9, ge=0, le=1, description="probability of style mixing")
-    ema_kimg: PositiveFloat = Field(5.0, description="half-life of the averaged generator, thousands of images")
-    ema_rampup: float | None = Field(0.05, description="half-life at most this share of the images seen; none: no ramp")
-    mbstd_group: PositiveInt = Field(4, description="group size of the minibatch standard deviation")
-    ada: Literal["ada", "fixed", "off"] = Field(
-        "ada", description="adaptive, constant or no discriminator augmentation"
-    )
-    ada_pipe: Literal["blit", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", "medical"] = Field(
-        "medical", description="augmentations; `medical` has no mirror, no quarter turns and no negative"
-    )
-    ada_target: float = Field(0.6, gt=-1, lt=1, description="target of r_t, the mean sign of D on real images")
-    ada_kimg: PositiveFloat = Field(500.0, description="thousands of images in which p can go from 0 to 1")
-    p_max: float = Field(0.8, gt=0, le=1, description="bound on the augmentation probability p")
-    fixed_p: float = Field(0.2, ge=0, le=1, description="p where ada is fixed")
-    init_from: str | None = Field(
-        None,
-        min_length=1,
-        description="weights to begin with: network.pkl, .pt of import-weights, G_ema.pt; set ema_rampup to none then",
-    )
-    freeze_d: NonNegativeInt = Field(
-        0,
-        description="layers of D, counted from the image, that keep the weights of init_from (Freeze-D)",
-    )
-    checkpoint_kimg: PositiveFloat = Field(200.0, description="thousands of images between checkpoints")
-    sample_kimg: PositiveFloat = Field(50.0, description="thousands of images between sample grids")
-    metric_kimg: NonNegativeFloat = Field(
-        0.0,
-        description="thousands of images between measurements of the Fréchet distance, which keep best.pt; 0: none",
-        json_schema_extra={"fingerprint": {"use": "best"}},
-    )
-    metric_images: int = Field(
-        500,
-        ge=2,
-        description="generated images of a measurement",
-        json_schema_extra={"fingerprint": {"use": "best"}},
-    )
-    use: Literal["latest", "best"] = Field(
-        "latest",
-        description="weights the later stages use: the last, or those of the least Fréchet distance",
-    )
-
-    @model_validator(mode="after")
-    def _a_step_fits(self) -> TrainGan:
-        if self.total_kimg * 1000 < self.batch_size:
-            raise ValueError(
-                f"total_kimg {self.total_kimg:g} ends before one step of batch_size {self.batch_size}; "
-                "raise the one or lower the other"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _groups_divide(self) -> TrainGan:
-        if self.batch_size % self.gpus:
-            raise ValueError(f"batch_size {self.batch_size} cannot be shared by gpus {self.gpus}; choose a multiple")
-        own = self.batch_size // self.gpus
-        share = f"batch_size {own} in each of gpus {self.gpus}" if self.gpus > 1 else f"batch_size {own}"
-        group = min(self.mbstd_group, own)
-        if own % group:
-            raise ValueError(f"{share} is not a multiple of mbstd_group {self.mbstd_group}")
-        if self.batch_gpu and (own % self.batch_gpu or self.batch_gpu % min(group, self.batch_gpu)):
-            raise ValueError(
-                f"batch_gpu {self.batch_gpu} must divide {share} and be a multiple of mbstd_group "
-                f"{self.mbstd_group}, or smaller than it"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _best_is_measured(self) -> TrainGan:
-        if self.use == "best" and not self.metric_kimg:
-            raise ValueError("use: best wants the Fréchet distance measured; give metric_kimg")
-        return self
-
-    @model_validator(mode="after")
-    def _frozen_layers_have_weights(self) -> TrainGan:
-        if self.freeze_d and self.init_from is None:
-            raise ValueError(f"freeze_d {self.freeze_d} would freeze random weights; give init_from, or leave it out")
-        return self
 
 
 class Segmenter(Section):

@@ -140,21 +140,16 @@ def train_gan(config: TrainGan, folder: Path, inputs: Inputs) -> None:
     """Train StyleGAN2-ADA on the `gan` pool; labels are not looked at."""
     store = SliceStore.open(inputs.folders["prepare"])
     pool = store.indices("gan")
-    settings = config.model_dump(exclude={"config", "gpus"})
     if config.config == "auto" and config.gpus != (running := processes.count()):
         say(f"train_gan: `config: auto` is made for gpus {config.gpus}, {running} processes run; see train_gan.gpus")
-    init_from = settings.pop("init_from")
     train_stylegan2(
+        config,
         store.image_tensor(pool),
         [store.records[k].patient for k in pool],
         folder,
         seed=mix_seed(inputs.seed, "train_gan"),
         device=inputs.device,
         precision=inputs.precision,
-        snapshot_kimg=settings.pop("checkpoint_kimg"),
-        sample_kimg=settings.pop("sample_kimg"),
-        init_from=Path(init_from).expanduser() if init_from else None,
-        **settings,
     )
 
 
