@@ -17,7 +17,6 @@ from medseg_gan.api import run_recipe
 from medseg_gan.data.pictures import PictureStore
 from medseg_gan.errors import MedsegError
 from medseg_gan.machine.checkpoint import load_checkpoint
-from medseg_gan.systems.layered.stages import layered_settings
 from medseg_gan.systems.plan import plan_recipe
 
 STAGES = ["prepare", "train_gan", "synthesize", "train_segmenters", "evaluate"]
@@ -66,8 +65,7 @@ def test_the_report_holds_every_arm_training_floor_and_the_ceiling(run: Path, sc
         assert all(0 <= one[name] <= 1 for name in ("acc", "iou", "iou_img", "miou"))
     for one in scores["trainings"]:
         assert one["interval"][0] <= one["interval"][1]
-        settings = layered_settings(RECIPE["train_gan"], one["arm"])
-        assert one["attempts"][-1]["iteration"] == settings.iterations
+        assert one["attempts"][-1]["iteration"] == RECIPE["train_gan"].of_arm(one["arm"]).iterations
 
 
 def test_distances_stand_beside_their_floor(scores: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def test_a_measurement_can_begin_in_mid_training(measured: Path, tmp_path: Path)
 
 
 def test_equal_sets_are_nearer_than_others(tmp_path: Path) -> None:
-    step = build(batch_gpu=50)
+    step = build(batch_size=100, batch_gpu=50, mbstd_group=1, total_kimg=1)
     step.G_ema.forward = lambda z, c=None, noise_mode="": blobs(len(z))  # type: ignore[method-assign,assignment,misc]
     near = FrechetCurve(step, blobs(50), number=50, folder=tmp_path).measure(1)[NAME]
     far = FrechetCurve(step, -blobs(50), number=50, folder=tmp_path).measure(1)[NAME]

@@ -9,15 +9,14 @@ _STAGES = "medseg_gan.systems.layered.stages"
 
 
 def _count(config: TrainGan) -> int:
-    return len(config.arms) * config.seeds
+    return len(config.runs())
 
 
 def _trainings(config: TrainGan) -> str:
     """Expected work of `train_gan`."""
-    steps = round(config.objective.kimg * 1000 / config.batch_size)
     return (
         f"{_count(config)} trainings ({', '.join(config.arms)}; {config.seeds} seeds each) of about "
-        f"{config.objective.rounds} x ({steps} + {config.segmenter_steps}) steps"
+        f"{config.objective.rounds} x ({config.gan_steps} + {config.segmenter_steps}) steps"
     )
 
 

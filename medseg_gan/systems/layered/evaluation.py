@@ -41,7 +41,7 @@ from medseg_gan.running.mistakes import refuse_missing_file
 from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.layered.ct import CT
 from medseg_gan.systems.layered.recipe import Evaluate, TrainGan
-from medseg_gan.systems.layered.stages import CEILING, has_ceiling, runs_of, trained_layers
+from medseg_gan.systems.layered.stages import CEILING, has_ceiling, trained_layers
 from medseg_gan.systems.layered.training import TrainedLayers
 from medseg_gan.training.log import progress
 from medseg_gan.training.segmenter import load_segmenter
@@ -76,7 +76,7 @@ def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
     real = feature_statistics(everyone, extractor)
 
     trained = []
-    for arm, seed in progress(runs_of(training), "evaluate", "training"):
+    for arm, seed in progress(training.runs(), "evaluate", "training"):
         layers = trained_layers(inputs, arm, seed)
         pred = predictions(inputs, f"{arm}-{seed}", images)
         write_array(folder / "predictions" / f"{arm}-{seed}.npy", pred)

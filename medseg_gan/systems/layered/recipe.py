@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
 from pydantic import (
@@ -11,12 +10,14 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
-from medseg_gan.errors import did_you_mean
 from medseg_gan.running.recipe import ImageSize, Section, SystemRecipe, Window
+from medseg_gan.training.arms import Arms
+from medseg_gan.training.cadence import steps_of
+
+_OBSERVING = {"arms", "seeds", "restarts", "watch_from", "checkpoint_kimg", "sample_kimg", "workers"}
 
 
 class Phantom(Section):
@@ -101,14 +102,10 @@ class Objective(Section):
         return self
 
 
-class TrainGan(Section):
+class TrainGan(Arms):
     """The layered GAN and its segmenter F, trained in turns (Algorithm 1)."""
 
     objective: Objective = Objective()
-    arms: dict[str, dict[str, Any]] = Field(
-        {"main": {}}, min_length=1, description="trainings side by side: name -> what differs from `objective`"
-    )
-    seeds: PositiveInt = Field(1, description="trainings of each arm")
     network: Network = Network()
     batch_size: int = Field(32, ge=2, description="images a step; batch norm wants two")
     lr: PositiveFloat = Field(2e-4, description="learning rate of G")
@@ -129,36 +126,38 @@ class TrainGan(Section):
     sample_kimg: PositiveFloat = Field(50.0, description="thousand images between sample sheets")
     workers: int = Field(0, ge=0, description="processes (0: one per core)", json_schema_extra={"fingerprint": False})
 
-    @model_validator(mode="after")
-    def _arms_change_the_objective(self) -> TrainGan:
-        for name in self.arms:
-            if not name.isidentifier():
-                raise ValueError(f"arm {name!r} is not a name of letters, digits and underscores")
-            self.objective_of(name)
-        return self
+    def steps(self, kimg: float) -> int:
+        """GAN iterations in so many thousand images."""
+        return steps_of(kimg, self.batch_size)
 
-    def objective_of(self, arm: str) -> Objective:
-        """The objective of an arm.
+    @property
+    def gan_steps(self) -> int:
+        """GAN iterations of a round."""
+        return self.steps(self.objective.kimg)
 
-        Raises:
-            ValueError: the arm changes what does not exist, or to a value out of bounds.
-        """
-        changed = {**self.objective.model_dump(), **self.arms[arm]}
-        try:  # strict and as JSON, as the recipe itself is read
-            return Objective.model_validate_json(json.dumps(changed), strict=True)
-        except ValidationError as error:
-            raise ValueError(f"arm {arm}: {_arm_mistake(error)}") from error
+    @property
+    def round_steps(self) -> int:
+        """Iterations of a round, the segmenter's included."""
+        return self.gan_steps + self.segmenter_steps
 
+    @property
+    def iterations(self) -> int:
+        """Iterations of the whole training."""
+        return self.objective.rounds * self.round_steps
 
-def _arm_mistake(error: ValidationError) -> str:
-    """The first thing that is wrong with an arm, which pydantic would word for its own readers."""
-    first = error.errors()[0]
-    name = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        return f"{name} is not a setting of objective{did_you_mean(name, Objective.model_fields)}"
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    return f"{name} is {first['input']!r}, wanted {first['msg'].removeprefix('Input should be ')}"
+    def place(self, iteration: int) -> tuple[int, int]:
+        """Round and step inside it, both from 0, of the iteration counted from 1."""
+        return divmod(iteration - 1, self.round_steps)
+
+    def gan_done(self, iteration: int) -> int:
+        """GAN iterations among the first so many."""
+        whole, rest = divmod(iteration, self.round_steps)
+        return whole * self.gan_steps + min(rest, self.gan_steps)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that must not change between two runs of a training, those of objective and network beside."""
+        settings = self.model_dump(exclude=_OBSERVING)
+        return {**settings.pop("objective"), **settings.pop("network"), **settings}
 
 
 class Synthesize(Section):

@@ -23,11 +23,8 @@ from medseg_gan.machine.atomic import write_json
 from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.running.mistakes import refuse_missing_file
 from medseg_gan.running.stages import Inputs
-from medseg_gan.systems.layered.codes import Prior
-from medseg_gan.systems.layered.composition import Perturbation
 from medseg_gan.systems.layered.ct import prepare_ct
 from medseg_gan.systems.layered.recipe import Phantom, Prepare, Synthesize, TrainGan, TrainSegmenters
-from medseg_gan.systems.layered.step import LayeredSettings
 from medseg_gan.systems.layered.training import TrainedLayers, train_layered
 from medseg_gan.training.grid import to_uint8
 from medseg_gan.training.labelled import SOFT_MASKS, StoredPictures, TrainingSource
@@ -146,66 +143,27 @@ def draw_phantom(config: Phantom, root: Path, seed: int, workers: int) -> str:
         return f"shelf phantom, edition {shelf.EDITION}"
 
 
-def runs_of(config: TrainGan) -> list[tuple[str, int]]:
-    """Arm and seed of every training, seed by seed."""
-    return [(arm, seed) for seed in range(config.seeds) for arm in config.arms]
-
-
 def train_gan(config: TrainGan, folder: Path, inputs: Inputs) -> None:
     """Train every arm with every seed, as many at a time as there are processes."""
     jobs = {
         f"{arm}-{seed}": {
             "store": inputs.folders["prepare"],
             "folder": folder / f"{arm}-{seed}",
-            "settings": layered_settings(config, arm),
+            "settings": config.of_arm(arm),
             "name": f"train_gan {arm} {seed}",
             "seed": mix_seed(inputs.seed, "layered", seed),  # arms of a seed begin alike, so they compare in pairs
             "device": inputs.device,
             "precision": inputs.precision,
-            "snapshot_images": round(config.checkpoint_kimg * 1000),
-            "sample_images": round(config.sample_kimg * 1000),
-            "restarts": config.restarts,  # of all arms: the best of several against one would not be fair
-            "watch_from": config.watch_from,
         }
-        for arm, seed in runs_of(config)
+        for arm, seed in config.runs()
     }
     run_jobs(train_layered, jobs, process_count(config.workers, inputs.device), "train_gan")
-
-
-def layered_settings(config: TrainGan, arm: str) -> LayeredSettings:
-    """The numbers of an arm's training."""
-    o, n = config.objective_of(arm), config.network
-    gaussian = o.prior == "gaussian"
-    return LayeredSettings(
-        rounds=o.rounds,
-        gan_images=round(o.kimg * 1000),
-        segmenter_steps=config.segmenter_steps,
-        batch_size=config.batch_size,
-        prior=Prior(o.prior, o.c_dim, 1 if gaussian else o.group),
-        perturbation=Perturbation(o.shift, o.degrees, o.shrink, o.contrast),
-        gamma_mi=o.gamma_mi,
-        pi_share=o.pi_share,
-        mask_bias=o.mask_bias,
-        gamma_b=o.gamma_b,
-        gamma_bg=o.gamma_bg,
-        size_weight=o.size_weight,
-        ramp_mi=o.ramp_mi,
-        ramp_b=o.ramp_b,
-        lr=config.lr,
-        lr_d=config.lr_d,
-        ema=config.ema,
-        reuse_fakes=config.reuse_fakes,
-        crop=config.crop,
-        segmenter={"name": config.segmenter, "width": config.segmenter_width},
-        segmenter_lr=config.segmenter_lr,
-        **n.model_dump(),
-    )
 
 
 def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
     """Render pairs of every trained generator; a finished folder is kept."""
     training = inputs.section(TrainGan)
-    for arm, seed in runs_of(training):
+    for arm, seed in training.runs():
         where = folder / f"{arm}-{seed}"
         if not (where / "done.json").is_file():
             layers = trained_layers(inputs, arm, seed)
@@ -262,7 +220,7 @@ def train_segmenters(config: TrainSegmenters, folder: Path, inputs: Inputs) -> N
         "precision": inputs.precision,
     }
     jobs: dict[str, Mapping[str, Any]] = {}
-    for arm, seed in runs_of(training):
+    for arm, seed in training.runs():
         pairs = inputs.folders["synthesize"] / f"{arm}-{seed}"
         store = PictureStore.open(pairs)
         jobs[f"{arm}-{seed}"] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from medseg_gan.networks.segmenters import build_segmenter
 from medseg_gan.systems.layered.codes import Prior
 from medseg_gan.systems.layered.composition import Perturbation, compose, perturbed_composition
 from medseg_gan.systems.layered.networks import LayeredDiscriminator, LayeredGenerator, MaskEncoder
+from medseg_gan.systems.layered.recipe import TrainGan
 from medseg_gan.training.augment import flip_and_crop, vary_colour
 
 EMPTY, FULL = 0.02, 0.90
@@ -44,75 +45,14 @@ class Trust:
         self.iou = state["iou"]
 
 
-@dataclass(frozen=True)
-class LayeredSettings:
-    """All numbers of a training; the defaults are the paper's for CUB at 128 x 128."""
-
-    rounds: int = 5  # K
-    gan_images: int = 2_000_000  # real images D sees in a round
-    segmenter_steps: int = 2000  # steps of F at the end of each round
-    batch_size: int = 32
-    prior: Prior = field(default_factory=lambda: Prior("categorical", 200, 10))
-    perturbation: Perturbation = field(default_factory=Perturbation)
-    z_dim: int = 100
-    base: int = 64  # g, channels of the generators at the image's size
-    widest: int = 16  # their channels at 4 x 4 over g
-    blocks: int = 2  # residual blocks of a stage
-    smallest: int = 1  # channels of a stage at least
-    d_first: int = 64  # channels after D's first halving
-    pi_first: int = 32  # channels after E_pi's first halving
-    d_norm: str = "sn"
-    lr: float = 2e-4  # of G
-    lr_d: float = 2e-4  # of D with the encoders
-    gamma_mi: float = 1.0
-    pi_share: float = 1.0  # weight of I(pi, c_sup) relative to I(x, c)
-    mask_bias: float = 0.0  # of the mask's logits at the start
-    gamma_b: float = 2.0
-    gamma_bg: float = 2.0  # from round 2 on
-    size_weight: float = 0.0  # PerturbGAN's mask size loss in place of mutual information
-    ramp_mi: float = 0.1  # share of the first round over which gamma_mi rises from 0
-    ramp_b: float = 0.1  # the same for gamma_b
-    ema: float = 0.0  # decay of an averaged generator, from which everything is sampled; 0: none
-    reuse_fakes: bool = False  # one generated batch an iteration for both networks, a quarter less work
-    segmenter: Mapping[str, Any] = field(default_factory=lambda: {"name": "basic_unet", "width": 64})
-    segmenter_lr: float = 1e-3
-    crop: float = 0.8  # smallest side of the random square crop of real images
-
-    @property
-    def gan_steps(self) -> int:
-        """GAN iterations of a round."""
-        return max(1, self.gan_images // self.batch_size)
-
-    @property
-    def round_steps(self) -> int:
-        """Iterations of a round, the segmenter's included."""
-        return self.gan_steps + self.segmenter_steps
-
-    @property
-    def iterations(self) -> int:
-        """Iterations of the whole training."""
-        return self.rounds * self.round_steps
-
-    def place(self, iteration: int) -> tuple[int, int]:
-        """Round and step inside it, both from 0, of the iteration counted from 1."""
-        return divmod(iteration - 1, self.round_steps)
-
-    def gan_done(self, iteration: int) -> int:
-        """GAN iterations among the first so many."""
-        whole, rest = divmod(iteration, self.round_steps)
-        return whole * self.gan_steps + min(rest, self.gan_steps)
-
-
 class LayeredStep:
     """Networks and optimisers of a training, and its step: GAN iterations, then F's, round after round."""
 
-    def __init__(
-        self, settings: LayeredSettings, *, size: int, channels: int, seed: int, device: str, precision: str
-    ) -> None:
+    def __init__(self, settings: TrainGan, *, size: int, channels: int, seed: int, device: str, precision: str) -> None:
         """Build everything from the seed.
 
         Args:
-            settings: see there.
+            settings: of the training, with its arm's objective.
             size: side of the images, a power of two.
             channels: of the images.
             seed: of weights and of all later draws.
@@ -120,15 +60,18 @@ class LayeredStep:
             precision: `fp32` or `bf16` (autocast).
         """
         s = self.settings = settings
+        o, n = s.objective, s.network
         self.size, self.channels, self.seed, self.device, self.precision = size, channels, seed, device, precision
+        self.prior = Prior(o.prior, o.c_dim, o.group if o.prior == "categorical" else 1)
+        self.perturbation = Perturbation(o.shift, o.degrees, o.shrink, o.contrast)
         seed_step(seed, "networks")
         self.G = LayeredGenerator(
-            size, channels, s.z_dim, s.prior.dim, s.prior.parent_dim, s.base, s.widest, s.blocks, s.smallest
+            size, channels, n.z_dim, self.prior.dim, self.prior.parent_dim, n.base, n.widest, n.blocks, n.smallest
         )
-        nn.init.constant_(self.G.mask.bias, s.mask_bias)  # type: ignore[arg-type]
-        self.D = LayeredDiscriminator(size, channels, s.prior.dim, s.d_first, s.d_norm)
-        self.E_pi = MaskEncoder(size, s.prior.parent_dim, s.pi_first)
-        self.F = build_segmenter(num_classes=2, in_channels=channels, **s.segmenter)
+        nn.init.constant_(self.G.mask.bias, o.mask_bias)  # type: ignore[arg-type]
+        self.D = LayeredDiscriminator(size, channels, self.prior.dim, n.d_first, n.d_norm)
+        self.E_pi = MaskEncoder(size, self.prior.parent_dim, n.pi_first)
+        self.F = build_segmenter(s.segmenter, num_classes=2, in_channels=channels, width=s.segmenter_width)
         for network in (self.G, self.D, self.E_pi, self.F):
             network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.G_ema = copy.deepcopy(self.G) if s.ema else self.G
@@ -164,8 +107,8 @@ class LayeredStep:
 
     def layers(self, count: int, G: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Background, foreground, mask, c and c_sup of fresh latents."""
-        z = torch.randn(count, self.settings.z_dim, device=self.device)
-        c, c_sup = self.settings.prior.draw(count, self.device)
+        z = torch.randn(count, self.settings.network.z_dim, device=self.device)
+        c, c_sup = self.prior.draw(count, self.device)
         with autocast(self.device, self.precision):
             return *G(z, c, c_sup), c, c_sup
 
@@ -181,33 +124,33 @@ class LayeredStep:
 
     def information(self, code_logits: Tensor, c: Tensor, mask: Tensor, c_sup: Tensor) -> Tensor:
         """L_mi = -log E_x(c | x) - log E_pi(c_sup | pi), the second weighted by `pi_share` (eq. 5, sign mended)."""
-        s = self.settings
-        return s.prior.loss(code_logits, c) + s.pi_share * s.prior.loss(self.parent_of(mask), c_sup)
+        share = self.settings.objective.pi_share
+        return self.prior.loss(code_logits, c) + share * self.prior.loss(self.parent_of(mask), c_sup)
 
     def gan_step(self, real: Tensor, round_number: int, step: int) -> dict[str, Tensor]:
         """Update G_b and G_f, then D, E_x and E_pi (Algorithm 1, lines 4 and 5)."""
-        s = self.settings
-        gamma_mi = s.gamma_mi * self.risen(s.ramp_mi, round_number, step)
-        gamma_b = s.gamma_b * self.risen(s.ramp_b, round_number, step)
+        s, o = self.settings, self.settings.objective
+        gamma_mi = o.gamma_mi * self.risen(o.ramp_mi, round_number, step)
+        gamma_b = o.gamma_b * self.risen(o.ramp_b, round_number, step)
         real = flip_and_crop(real, s.crop)
 
         # Generators: raise D's logits, let c be read from the image and c_sup from the mask.
         only(self.G, self.D, self.E_pi)
         self.G.train()
         background, foreground, mask, c, c_sup = self.layers(len(real), self.G)
-        fake, moved = perturbed_composition(background, foreground, mask, s.perturbation)
+        fake, moved = perturbed_composition(background, foreground, mask, self.perturbation)
         logits, code_logits = self.judge(fake)
         adversarial = hinge_generator_loss(logits)
         information = self.information(code_logits, c, mask, c_sup)
         binary = binarisation_loss(mask)
         loss_G = adversarial + gamma_mi * information + gamma_b * binary
         terms = {"loss_G": adversarial, "loss_mi_G": information, "binarisation": binary}
-        if s.size_weight:
+        if o.size_weight:
             terms["size"] = size_loss(moved)  # as PerturbGAN has it: what is pushed out of the picture does not count
-            loss_G = loss_G + s.size_weight * terms["size"]
-        if round_number and s.gamma_bg and self.trust.iou >= TRUSTED:
+            loss_G = loss_G + o.size_weight * terms["size"]
+        if round_number and o.gamma_bg and self.trust.iou >= TRUSTED:
             terms["loss_bg"] = background_loss(self.frozen_F(background))
-            loss_G = loss_G + s.gamma_bg * terms["loss_bg"]
+            loss_G = loss_G + o.gamma_bg * terms["loss_bg"]
         self.optimizer_G.zero_grad(set_to_none=True)
         loss_G.backward()
         self.optimizer_G.step()
@@ -220,7 +163,7 @@ class LayeredStep:
         if not s.reuse_fakes:
             with torch.no_grad():
                 background, foreground, mask, c, c_sup = self.layers(len(real), self.G)
-                fake, _ = perturbed_composition(background, foreground, mask, s.perturbation)
+                fake, _ = perturbed_composition(background, foreground, mask, self.perturbation)
         fake, mask = fake.detach(), mask.detach()
         logits_real = self.judge(real)[0]
         logits_fake, code_logits = self.judge(fake)

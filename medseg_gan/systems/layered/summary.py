@@ -27,7 +27,7 @@ from medseg_gan.report.document import (
 from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.layered.paper import paper_tables
 from medseg_gan.systems.layered.recipe import Report, TrainGan
-from medseg_gan.systems.layered.stages import runs_of, trained_layers
+from medseg_gan.systems.layered.stages import trained_layers
 from medseg_gan.training.engine import read_stats
 from medseg_gan.training.grid import to_uint8
 
@@ -263,7 +263,7 @@ def curves(training: TrainGan, folder: Path) -> list[Section]:
     """The watched terms of the last attempt of every training."""
     rows = {
         f"{arm} {seed}": read_stats(sorted((folder / f"{arm}-{seed}").glob("attempt-*"), key=_number)[-1])
-        for arm, seed in runs_of(training)
+        for arm, seed in training.runs()
     }
     found: list[Section] = []
     for term in WATCHED:

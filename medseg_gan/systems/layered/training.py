@@ -24,7 +24,8 @@ from medseg_gan.networks.segmenters import build_segmenter, predict_labels
 from medseg_gan.systems.layered.codes import Prior
 from medseg_gan.systems.layered.composition import compose
 from medseg_gan.systems.layered.networks import LayeredDiscriminator, LayeredGenerator
-from medseg_gan.systems.layered.step import LayeredSettings, LayeredStep
+from medseg_gan.systems.layered.recipe import TrainGan
+from medseg_gan.systems.layered.step import LayeredStep
 from medseg_gan.systems.layered.watchdog import Trivial, Watchdog
 from medseg_gan.training.engine import Training, save_samples
 from medseg_gan.training.log import say
@@ -38,16 +39,12 @@ LOOKED_AT = 512  # real pictures on which F is checked at the end of a round
 def train_layered(
     store: Path,
     folder: Path,
-    settings: LayeredSettings,
+    settings: TrainGan,
     *,
     name: str,
     seed: int,
     device: str = "cpu",
     precision: str = "fp32",
-    snapshot_images: int = 100_000,
-    sample_images: int = 50_000,
-    restarts: int = 3,
-    watch_from: float = 0.5,
 ) -> None:
     """Train one layered GAN and leave `folder/layered.pt`: the generator, the segmenter F, and how it went.
 
@@ -59,15 +56,11 @@ def train_layered(
     Args:
         store: of the pictures; the split `train` is used, masks are not looked at.
         folder: of this training alone.
-        settings: see there.
+        settings: of the training, with its arm's objective.
         name: of the training, for progress and messages.
         seed: of the first attempt.
         device: `cpu` or `cuda`.
         precision: `fp32` or `bf16`.
-        snapshot_images: real images between checkpoints.
-        sample_images: real images between sample sheets.
-        restarts: new beginnings at most.
-        watch_from: share of round 1 from which masks are judged.
 
     Raises:
         MedsegError: no training pictures, other settings than an unfinished training's, or a term that is not finite.
@@ -85,7 +78,7 @@ def train_layered(
     attempts: list[dict[str, Any]] = read_json(folder / ATTEMPTS) if (folder / ATTEMPTS).is_file() else []
     while True:
         number = len(attempts)
-        watchdog = Watchdog(settings, watch_from, stop=number < restarts)
+        watchdog = Watchdog(settings, stop=number < settings.restarts)
         attempt_seed = mix_seed(seed, "attempt", number)
         try:
             step = _attempt(
@@ -97,13 +90,12 @@ def train_layered(
                 seed=attempt_seed,
                 device=device,
                 precision=precision,
-                snapshot_images=snapshot_images,
-                sample_images=sample_images,
             )
         except Trivial as found:
             attempts.append({"seed": attempt_seed, "iteration": found.iteration, "trivial": found.reason})
             write_json(folder / ATTEMPTS, attempts)
-            say(f"{name}: {found.reason} at step {found.iteration}; beginning anew ({number + 1} of {restarts})")
+            which = f"{number + 1} of {settings.restarts}"
+            say(f"{name}: {found.reason} at step {found.iteration}; beginning anew ({which})")
             continue
         attempts.append({"seed": attempt_seed, "iteration": settings.iterations, "trivial": watchdog.reason})
         break
@@ -113,15 +105,13 @@ def train_layered(
 def _attempt(
     pictures: PictureStore,
     folder: Path,
-    settings: LayeredSettings,
+    settings: TrainGan,
     watchdog: Watchdog,
     *,
     name: str,
     seed: int,
     device: str,
     precision: str,
-    snapshot_images: int,
-    sample_images: int,
 ) -> LayeredStep:
     """One training from its beginning or its newest checkpoint to its end."""
     s, chosen = settings, pictures.indices("train")
@@ -135,12 +125,12 @@ def _attempt(
     training = Training(
         folder,
         step.objects(),
-        asdict(s) | {"seed": seed, "precision": precision, "images": len(chosen)},
+        s.identity() | {"seed": seed, "precision": precision, "images": len(chosen)},
         total=s.iterations,
         batch_size=s.batch_size,
         log_every=log_every,
-        snapshot_every=max(1, round(snapshot_images / s.batch_size / log_every)) * log_every,
-        sample_every=max(1, sample_images // s.batch_size),
+        snapshot_every=s.steps(s.checkpoint_kimg / log_every) * log_every,
+        sample_every=s.steps(s.sample_kimg),
         samples=lambda: layer_sheet(step),
         sample_columns=SHEET,
         warn=watchdog.judge_row,
@@ -158,7 +148,7 @@ def _attempt(
 
 
 def real_batches(
-    pictures: PictureStore, settings: LayeredSettings, seed: int, done: int, device: str
+    pictures: PictureStore, settings: TrainGan, seed: int, done: int, device: str
 ) -> Iterator[dict[str, Tensor]]:
     """A batch for every iteration from `done` on; F's iterations get none, so their place in the order is kept."""
     chosen, size = pictures.indices("train"), settings.batch_size
@@ -189,27 +179,20 @@ def foreground_share(step: LayeredStep, real: Tensor) -> float:
 
 def save_layered(path: Path, step: LayeredStep, attempts: list[dict[str, Any]]) -> None:
     """Write what later stages need, as plain values and tensors."""
-    s = step.settings
+    s, n = step.settings, step.settings.network
     save_checkpoint(
         path,
-        generator=asdict(s.prior)
-        | {
-            "size": step.size,
-            "channels": step.channels,
-            "z_dim": s.z_dim,
-            "base": s.base,
-            "widest": s.widest,
-            "blocks": s.blocks,
-            "smallest": s.smallest,
-        },
+        generator=asdict(step.prior)
+        | {"size": step.size, "channels": step.channels}
+        | n.model_dump(include={"z_dim", "base", "widest", "blocks", "smallest"}),
         discriminator={
             "size": step.size,
             "channels": step.channels,
-            "c_dim": s.prior.dim,
-            "first": s.d_first,
-            "norm": s.d_norm,
+            "c_dim": step.prior.dim,
+            "first": n.d_first,
+            "norm": n.d_norm,
         },
-        segmenter={"num_classes": 2, "in_channels": step.channels, **s.segmenter},
+        segmenter={"num_classes": 2, "in_channels": step.channels, "name": s.segmenter, "width": s.segmenter_width},
         G=step.G_ema.state_dict(),
         F=step.F.state_dict(),
         D=step.D.state_dict(),

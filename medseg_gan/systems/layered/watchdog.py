@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from medseg_gan.systems.layered.step import EMPTY, FULL, LayeredSettings
+from medseg_gan.systems.layered.recipe import TrainGan
+from medseg_gan.systems.layered.step import EMPTY, FULL
 from medseg_gan.training.engine import read_stats
 
 CODED = 0.5
@@ -26,14 +27,14 @@ class Watchdog:
     """Judges running means of the masks' areas in round 1, and F's answers on real pictures at each round's end.
 
     Args:
-        settings: of the training.
-        watch_from: share of round 1 from which it judges; early masks are often coded by class and mend.
+        settings: of the training; `watch_from` is the share of round 1 from which it judges, as early masks are often
+            coded by class and mend.
         stop: whether a trivial solution ends the training (raises `Trivial`) or is only noted in `reason`.
     """
 
-    def __init__(self, settings: LayeredSettings, watch_from: float, stop: bool) -> None:
+    def __init__(self, settings: TrainGan, stop: bool) -> None:
         self.settings, self.stop = settings, stop
-        self.first = watch_from * settings.gan_steps
+        self.first = settings.watch_from * settings.gan_steps
         self.means: dict[str, float] = {}
         self.reason: str | None = None
 

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from medseg_gan.data.pictures import PictureRecord, write_picture_store
 from medseg_gan.data.splits import Split
-from medseg_gan.systems.layered.codes import Prior
-from medseg_gan.systems.layered.step import LayeredSettings, LayeredStep
+from medseg_gan.systems.layered.recipe import Network, Objective, TrainGan
+from medseg_gan.systems.layered.step import LayeredStep
 
 SIZE = 16
 SMALL: dict[str, Any] = {
     "rounds": 2,
-    "gan_images": 24,  # 6 steps
+    "kimg": 0.024,  # 6 steps
     "segmenter_steps": 3,
     "batch_size": 4,
-    "prior": Prior("categorical", 6, 2),
+    "c_dim": 6,
+    "group": 2,
     "z_dim": 4,
     "base": 8,
     "widest": 1,
@@ -28,13 +29,19 @@ SMALL: dict[str, Any] = {
     "smallest": 8,
     "d_first": 8,
     "pi_first": 4,
-    "segmenter": {"name": "unet", "width": 16},
+    "segmenter": "unet",
+    "segmenter_width": 16,
 }
 
 
-def small(**changes: Any) -> LayeredSettings:
-    """Rounds of 6 GAN steps and 3 of F."""
-    return LayeredSettings(**(SMALL | changes))
+def small(**changes: Any) -> TrainGan:
+    """Rounds of 6 GAN steps and 3 of F; settings of objective and network are given by their own names."""
+    tree = SMALL | changes
+    parts = {
+        part: {name: tree.pop(name) for name in section.model_fields if name in tree}
+        for part, section in (("objective", Objective), ("network", Network))
+    }
+    return TrainGan(**parts, **tree)
 
 
 def build(**changes: Any) -> LayeredStep:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from layered_example import build, reals, small
 from pydantic import ValidationError
 
 from medseg_gan.errors import UsageError
 from medseg_gan.running.recipe import Section, list_recipes
 from medseg_gan.systems.layered.codes import Prior
 from medseg_gan.systems.layered.recipe import Objective, Prepare, TrainGan, TrainSegmenters
-from medseg_gan.systems.layered.stages import layered_settings, runs_of
+from medseg_gan.systems.layered.step import LayeredStep
 from medseg_gan.systems.plan import plan_recipe
 
 RECIPES = [header.name for header in list_recipes() if header.name.endswith("_layered")]
@@ -71,53 +73,51 @@ def test_there_is_an_arm() -> None:
 
 
 def test_a_gaussian_code_has_no_groups() -> None:
-    settings = layered_settings(section(gaussian={"prior": "gaussian", "c_dim": 4}), "gaussian")
-    assert settings.prior == Prior("gaussian", 4, 1)
-    assert settings.prior.parent_dim == 4
+    prior = build(prior="gaussian", c_dim=4, group=3).prior
+    assert prior == Prior("gaussian", 4, 1)
+    assert prior.parent_dim == 4
 
 
 def test_an_arm_changes_what_it_names_and_nothing_else() -> None:
     config = section(odd={"gamma_mi": 5, "rounds": 2})
-    main, odd = layered_settings(config, "main"), layered_settings(config, "odd")
-    assert (odd.gamma_mi, odd.rounds) == (5, 2)
-    differing = [name for name in vars(main) if getattr(main, name) != getattr(odd, name)]
+    main, odd = config.of_arm("main").identity(), config.of_arm("odd").identity()
+    assert (odd["gamma_mi"], odd["rounds"]) == (5, 2)
+    differing = [name for name in main if main[name] != odd[name]]
     assert sorted(differing) == ["gamma_mi", "rounds"]
 
 
-def test_every_setting_of_the_section_reaches_the_training() -> None:
-    """Each number of objective, network and section, changed alone, changes the settings."""
-    config = section()
-    before = layered_settings(config, "main")
-    elsewhere = {"prior", "arms", "seeds", "objective", "network", "restarts", "watch_from", "workers"}
-    elsewhere |= {"checkpoint_kimg", "sample_kimg", "d_norm", "segmenter", "contrast"}
-    other = {"c_dim": 24, "group": 4, "segmenter_width": 32, "shrink": -0.3, "ema": 0.5, "reuse_fakes": True}
-    for part in ("objective", "network", ""):
-        owner = getattr(config, part) if part else config
-        for name in type(owner).model_fields.keys() - elsewhere:
-            value = getattr(owner, name)
-            new = other.get(name, value * 0.5 if isinstance(value, float) and value else value + 1)
-            if isinstance(value, float) and not value and name not in other:
-                new = 0.5
-            changed = owner.model_copy(update={name: new})
-            whole = config.model_copy(update={part: changed}) if part else changed
-            assert layered_settings(whole, "main") != before, f"{part}.{name} is not used"
+def test_every_setting_is_read_by_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of objective, network and section that make a training what it is, in a step of every kind."""
+    read, get = set(), Section.__getattribute__
+
+    def noting(self: Section, name: str) -> Any:
+        read.add(name)
+        return get(self, name)
+
+    settings = small(ema=0.5)
+    monkeypatch.setattr(Section, "__getattribute__", noting)
+    step = LayeredStep(settings, size=16, channels=3, seed=0, device="cpu", precision="fp32")
+    for iteration in (1, 7, 9, 10):
+        step(SimpleNamespace(state=SimpleNamespace(iteration=iteration)), {"image": reals()})  # type: ignore[arg-type]
+    assert settings.iterations == 18
+    assert settings.identity().keys() <= read
 
 
 def test_the_papers_settings_are_those_of_table_c1() -> None:
     recipe = plan_recipe("cub_layered", profile="paper").recipe.settings
-    settings = layered_settings(recipe.sections["train_gan"], "main")
-    how = settings.perturbation
-    assert settings.prior == Prior("categorical", 200, 10)
+    settings = recipe.sections["train_gan"].of_arm("main")
+    how = settings.objective
+    assert (how.prior, how.c_dim, how.group) == ("categorical", 200, 10)
     assert (how.shift, how.degrees, how.shrink, how.contrast) == (16 / 128, 15, -0.2, None)
-    assert (settings.rounds, settings.gan_images, settings.segmenter_steps) == (5, 2_000_000, 2000)
-    assert (settings.gamma_mi, settings.gamma_bg, settings.lr, settings.batch_size) == (1, 2, 2e-4, 32)
+    assert (how.rounds, how.kimg, settings.gan_steps, settings.segmenter_steps) == (5, 2000, 62_500, 2000)
+    assert (how.gamma_mi, how.gamma_bg, settings.lr, settings.batch_size) == (1, 2, 2e-4, 32)
     assert recipe.sections["train_segmenters"].steps == 12_000
     assert recipe.sections["prepare"].size == 128
 
 
 def test_trainings_run_seed_by_seed() -> None:
     config = section(odd={"gamma_mi": 0}).model_copy(update={"seeds": 2})
-    assert runs_of(config) == [("main", 0), ("odd", 0), ("main", 1), ("odd", 1)]
+    assert config.runs() == [("main", 0), ("odd", 0), ("main", 1), ("odd", 1)]
 
 
 @pytest.mark.parametrize("size", [8, 48, 100])
@@ -131,4 +131,4 @@ def test_every_arm_of_every_profile_makes_settings(name: str) -> None:
     header = next(header for header in list_recipes() if header.name == name)
     for profile in ("paper", *header.profiles):
         config = plan_recipe(name, profile=profile).recipe.settings.sections["train_gan"]
-        assert all(layered_settings(config, arm).iterations > 0 for arm in config.arms)
+        assert all(config.of_arm(arm).iterations > 0 for arm in config.arms)

@@ -8,8 +8,7 @@ from layered_example import build, reals, small
 
 from medseg_gan.losses.masks import background_loss
 from medseg_gan.systems.layered import step as module
-from medseg_gan.systems.layered.codes import Prior
-from medseg_gan.systems.layered.composition import Perturbation, compose
+from medseg_gan.systems.layered.composition import compose
 
 NETWORKS = ("G", "D", "E_pi", "F")
 
@@ -157,7 +156,7 @@ def test_soft_masks_teach_the_right_class(monkeypatch):
 
 def test_masks_are_judged_unmoved_and_images_moved(monkeypatch):
     """L_mi, L_b see pi itself, D and E_x the perturbed composite, F the background as it is."""
-    step, seen = build(perturbation=Perturbation(0.3, 40, -0.5, (0.5, 0.5))), {}
+    step, seen = build(shift=0.3, degrees=40, shrink=-0.5, contrast=(0.5, 0.5)), {}
     layers = step.layers(4, step.G.train())
     monkeypatch.setattr(step, "layers", lambda count, G: layers)
 
@@ -173,7 +172,7 @@ def test_masks_are_judged_unmoved_and_images_moved(monkeypatch):
     monkeypatch.setattr(step, "frozen_F", keep("F", step.frozen_F))
     step.trust.iou = 1.0
     monkeypatch.setattr(module, "binarisation_loss", keep("L_b", module.binarisation_loss))
-    step.settings = small(reuse_fakes=True, perturbation=step.settings.perturbation)
+    step.settings = small(reuse_fakes=True)
     step.gan_step(reals(), 1, 0)
     background, foreground, mask, _, _ = layers
     assert torch.equal(seen["E_pi"], mask) and torch.equal(seen["L_b"], mask)
@@ -183,7 +182,7 @@ def test_masks_are_judged_unmoved_and_images_moved(monkeypatch):
 
 def test_generator_raises_what_discriminator_lowers(monkeypatch):
     """With the information off, a step of G raises D's logits of the same latents, and a step of D lowers them."""
-    step = build(gamma_mi=0, gamma_b=0, perturbation=Perturbation(0, 0, 0), lr=1e-3, reuse_fakes=True)
+    step = build(gamma_mi=0, gamma_b=0, shift=0, degrees=0, shrink=0, lr=1e-3, reuse_fakes=True)
     logits = []
 
     def watch(optimizer):
@@ -206,7 +205,7 @@ def test_generator_raises_what_discriminator_lowers(monkeypatch):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     z = torch.randn(4, 4)
-    c, c_sup = step.settings.prior.draw(4, "cpu")
+    c, c_sup = step.prior.draw(4, "cpu")
     monkeypatch.setattr(step, "layers", lambda count, G: (*G(z, c, c_sup), c, c_sup))
     watch(step.optimizer_G)
     watch(step.optimizer_D)
@@ -230,7 +229,7 @@ def test_place_and_gan_done_agree():
 
 
 def test_weights_rise_in_round_1_alone():
-    step = build(gan_images=40)  # 10 steps
+    step = build(kimg=0.04)  # 10 steps
     assert [step.risen(0.5, 0, k) for k in range(7)] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1, 1])
     assert step.risen(0.0, 0, 0) == 1 and step.risen(1.0, 1, 0) == 1
 
@@ -262,7 +261,7 @@ def test_a_step_depends_on_seed_and_iteration_alone():
 
 
 def test_samples_are_unmoved_and_in_evaluation_mode():
-    step = build(perturbation=Perturbation(0.4, 90, -1))
+    step = build(shift=0.4, degrees=90, shrink=-1)
     step.gan_step(reals(), 0, 5)
     before = {name: value.clone() for name, value in step.G.state_dict().items()}
     image, mask, background, foreground = step.sample(5)
@@ -318,6 +317,6 @@ def test_share_of_masks_that_are_empty_or_full_is_told():
 
 
 def test_gaussian_codes_train_too():
-    step = build(prior=Prior("gaussian", 4))
+    step = build(prior="gaussian", c_dim=4)
     terms = step.gan_step(reals(), 0, 5)
     assert all(torch.isfinite(term) for term in terms.values())

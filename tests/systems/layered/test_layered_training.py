@@ -22,8 +22,7 @@ from medseg_gan.errors import MedsegError
 from medseg_gan.machine.checkpoint import load_checkpoint
 from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.systems.layered import training as module
-from medseg_gan.systems.layered.codes import Prior
-from medseg_gan.systems.layered.composition import Perturbation, compose
+from medseg_gan.systems.layered.composition import compose
 from medseg_gan.systems.layered.step import LayeredStep
 from medseg_gan.systems.layered.training import TrainedLayers, foreground_share, real_batches, train_layered
 from medseg_gan.systems.layered.watchdog import Watchdog
@@ -39,11 +38,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_squares(tmp_path_factory.mktemp("store"))
 
 
-def train(store: Path, folder: Path, restarts: int = 0, watch_from: float = 0.5, **changes: Any) -> None:
+def train(store: Path, folder: Path, seed: int = 3, precision: str = "fp32", **changes: Any) -> None:
     """Checkpoints after every second iteration; F knows too little to be judged where `restarts` is 0."""
-    options = {"name": "test", "seed": 3, "snapshot_images": 8, "sample_images": 20}
-    options |= {key: changes.pop(key) for key in ("seed", "precision", "snapshot_images") if key in changes}
-    train_layered(store, folder, small(**changes), restarts=restarts, watch_from=watch_from, **options)
+    settings = small(**({"restarts": 0, "checkpoint_kimg": 0.008, "sample_kimg": 0.02} | changes))
+    train_layered(store, folder, settings, name="test", seed=seed, precision=precision)
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -146,9 +144,9 @@ def test_an_interrupted_training_is_watched_with_the_same_means(
     "changes",
     [
         {"ema": 0.9, "reuse_fakes": True},
-        {"perturbation": Perturbation(0.1, 10, -0.1, (0.7, 1.3))},
-        {"prior": Prior("gaussian", 4), "d_norm": "sn_bn"},
-        {"precision": "bf16", "segmenter": {"name": "basic_unet", "width": 16}},
+        {"shift": 0.1, "degrees": 10, "shrink": -0.1, "contrast": (0.7, 1.3)},
+        {"prior": "gaussian", "c_dim": 4, "d_norm": "sn_bn"},
+        {"precision": "bf16", "segmenter": "basic_unet", "segmenter_width": 16},
     ],
     ids=["ema", "contrast", "gaussian", "bf16"],
 )
@@ -232,7 +230,7 @@ def test_fewer_pictures_than_a_batch_are_refused(tmp_path: Path) -> None:
 
 def test_a_weight_that_is_not_finite_stops_before_a_checkpoint(store: Path, tmp_path: Path) -> None:
     with pytest.raises(MedsegError, match=r"training stopped: .* step \d+"):
-        train(store, tmp_path, gamma_b=float("inf"), ramp_b=0.0)
+        train(store, tmp_path, lr=1e38)
     assert not list(tmp_path.rglob("*.pt"))
 
 

@@ -15,7 +15,7 @@ CODED = {"area": 0.45, "empty": 0.4, "full": 0.4}
 
 def dog(watch_from=0.5, stop=True):
     """Watches rounds of 60 GAN steps and 3 of F."""
-    return Watchdog(small(gan_images=240), watch_from, stop)
+    return Watchdog(small(kimg=0.24, watch_from=watch_from), stop)
 
 
 def watch(watchdog, terms, iterations):
