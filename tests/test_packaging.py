@@ -17,7 +17,7 @@ def test_wheel_is_whole_and_lists_its_recipes_in_an_empty_place(tmp_path: Path) 
     zipfile.ZipFile(wheel).extractall(place)
     for name in (
         "medseg_gan/recipes/segthor_datasetgan.yaml",
-        "medseg_gan/report/page.html.j2",
+        "medseg_gan/report/document.html.j2",
         "stylegan2_ada_pytorch/generator.py",
     ):
         assert (place / name).is_file()

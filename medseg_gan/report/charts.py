@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from PIL import Image
 
 from medseg_gan.report.pictures import Picture, png_uri
-from medseg_gan.report.tables import NOT_MEASURED, shown
+from medseg_gan.report.values import NOT_MEASURED, shown
 
 DOTS_PER_INCH = 140
 NAME_WIDTH = 38

@@ -15,9 +15,8 @@ from medseg_gan.errors import MedsegError
 from medseg_gan.machine.atomic import write_json, write_text
 from medseg_gan.report.charts import Chart, bars_chart, lines_chart
 from medseg_gan.report.pictures import enlarged
-from medseg_gan.report.records import csv_text, plain
-from medseg_gan.report.tables import NOT_MEASURED, shown, stage_lines
 from medseg_gan.report.template import fill
+from medseg_gan.report.values import NOT_MEASURED, csv_text, plain, shown, stage_lines
 
 DOCUMENT_VERSION = 1
 STAGES = "stages"

@@ -12,7 +12,7 @@ from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation import canaries, memorisation
 from medseg_gan.evaluation.memorisation import audit_copies, mann_whitney_z, searches, share_nearer
 from medseg_gan.evaluation.nearest import Neighbours, SliceSet
-from medseg_gan.report.records import plain
+from medseg_gan.report.values import plain
 
 SIZE = 32
 

@@ -18,7 +18,7 @@ from PIL import Image
 from medseg_gan.errors import MedsegError
 from medseg_gan.report.document import Bar, Bars, Curves, DataTable, Document, PictureStrip, Sentence, Text
 from medseg_gan.report.document import write_document as write
-from medseg_gan.report.tables import NOT_MEASURED, shown
+from medseg_gan.report.values import NOT_MEASURED, shown
 
 NASTY = '<script>alert("x")</script> & $y^{2}_$ 100%'
 ROWS = [

@@ -16,7 +16,7 @@ from medseg_gan.errors import MedsegError
 from medseg_gan.labels import LabelTable
 from medseg_gan.machine.atomic import atomic_path, read_json, write_array, write_json, write_text
 from medseg_gan.machine.device import autocast
-from medseg_gan.report.records import csv_text
+from medseg_gan.report.values import csv_text
 from medseg_gan.systems.datasetgan.interpreter.model import Interpreter
 from medseg_gan.systems.datasetgan.interpreter.vote import keep_certain
 from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor

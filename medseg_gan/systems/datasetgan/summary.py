@@ -10,12 +10,12 @@ import numpy as np
 from medseg_gan.data.slices import SliceStore, to_grey
 from medseg_gan.machine.atomic import read_json
 from medseg_gan.machine.seeding import numpy_rng
-from medseg_gan.report.page import ReportContent, write_report
 from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.datasetgan.annotation.inversion import inverted_slices
 from medseg_gan.systems.datasetgan.quality.copies import audit_pairs
 from medseg_gan.systems.datasetgan.quality.report import quality_report
 from medseg_gan.systems.datasetgan.recipe import Report, TrainSegmenters
+from medseg_gan.systems.datasetgan.report.page import ReportContent, write_report
 from medseg_gan.training.engine import read_stats
 
 PAPER_ROWS = [

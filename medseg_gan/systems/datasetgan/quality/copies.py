@@ -12,8 +12,8 @@ from medseg_gan.evaluation.memorisation import audit_copies, searches
 from medseg_gan.evaluation.nearest import SliceSet
 from medseg_gan.machine.atomic import write_json, write_text
 from medseg_gan.machine.seeding import mix_seed
-from medseg_gan.report.copies import Copies, copies_of
-from medseg_gan.report.records import csv_text, plain
+from medseg_gan.report.values import csv_text, plain
+from medseg_gan.systems.datasetgan.report.copies import Copies, copies_of
 from medseg_gan.training.log import Progress
 
 UNSEEN = ("labelled", "test")

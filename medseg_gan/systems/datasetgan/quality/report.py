@@ -8,10 +8,10 @@ import numpy as np
 
 from medseg_gan.data.slices import SliceStore, to_grey
 from medseg_gan.machine.atomic import read_json
-from medseg_gan.report.trust import Trust, best_and_worst
 from medseg_gan.systems.datasetgan.quality.model import ERRORS
 from medseg_gan.systems.datasetgan.quality.scores import read_quality
 from medseg_gan.systems.datasetgan.quality.stage import true_errors
+from medseg_gan.systems.datasetgan.report.trust import Trust, best_and_worst
 
 
 def quality_report(folder: Path) -> Trust | None:

@@ -12,8 +12,8 @@ from medseg_gan.data.slices import SliceRecord, SliceStore, write_store
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import lookup_table
 from medseg_gan.machine.atomic import read_json
-from medseg_gan.report.copies import Copies
 from medseg_gan.systems.datasetgan.quality.copies import audit_pairs
+from medseg_gan.systems.datasetgan.report.copies import Copies
 
 WINDOW, TABLE, SIZE = (-1000.0, 400.0), lookup_table("paper"), 32
 POOLS = ("annotator", "gan", "labelled", "test")

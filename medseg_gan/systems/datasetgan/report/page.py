@@ -11,10 +11,11 @@ import numpy as np
 
 from medseg_gan.labels import LabelTable
 from medseg_gan.machine.atomic import write_json, write_text
-from medseg_gan.report import copies, figures, labellers, pictures, records, tables, trust
-from medseg_gan.report.records import plain
+from medseg_gan.report import pictures, values
 from medseg_gan.report.template import fill
-from medseg_gan.report.verdict import annotator_sentence, steps_sentence, verdicts
+from medseg_gan.report.values import plain, stage_lines
+from medseg_gan.systems.datasetgan.report import copies, figures, labellers, records, tables, trust
+from medseg_gan.systems.datasetgan.report.verdict import annotator_sentence, steps_sentence, verdicts
 
 REPORT_VERSION = 1
 
@@ -106,7 +107,7 @@ def write_report(folder: Path, content: ReportContent) -> Path:
     if content.trust:
         csv_files["quality.csv"] = content.trust.pairs
     for name, lines in csv_files.items():
-        write_text(folder / name, records.csv_text(lines))
+        write_text(folder / name, values.csv_text(lines))
     write_json(folder / "report.json", report_data(content))
     write_text(folder / "index.html", page)
     return folder / "index.html"
@@ -137,6 +138,7 @@ def render(content: ReportContent) -> str:
     """The page as HTML, every picture inside it, nothing fetched from elsewhere."""
     return fill(
         "page.html.j2",
+        Path(__file__).parent,
         content=content,
         **_words(content),
         **_tables(content),
@@ -176,7 +178,7 @@ def _tables(content: ReportContent) -> dict[str, Any]:
         "other_readings": tables.other_readings(scores),
         "class_tables": {key: lines for key, lines in per_class.items() if lines},
         "other_paper_rows": tables.unmatched_paper_rows(scores, content.paper_rows),
-        "stage_lines": tables.stage_lines(content.stages),
+        "stage_lines": stage_lines(content.stages),
         "colours": _colours(content.table),
     }
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from medseg_gan.labels import LabelTable
 from medseg_gan.report.charts import SERIES, Chart, chart, is_finite, legend
 from medseg_gan.report.pictures import Strip, overlay, tiles
-from medseg_gan.report.tables import NOT_MEASURED, number, shown
+from medseg_gan.report.values import NOT_MEASURED, number, shown
 
 CLASSES = ("good", "partial", "bad")
 

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-
-from medseg_gan.report.tables import COSTS, Record, Scores, metric_name, score_of
+from medseg_gan.report.values import Record
+from medseg_gan.systems.datasetgan.report.tables import COSTS, Scores, metric_name, score_of
 
 PROTOCOLS = ("clean", "seed")
 
@@ -101,27 +94,3 @@ def comparison_records(scores: Scores) -> list[Record]:
         }
         for comparison in scores.get("comparisons") or []
     ]
-
-
-def csv_text(records: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> str:
-    """Records as CSV with a header of the keys `first`, then every other that occurs; missing values are empty."""
-    columns = list(dict.fromkeys([*first, *(key for record in records for key in record)]))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    if columns:
-        writer.writeheader()
-    writer.writerows({key: "" if value is None else value for key, value in record.items()} for record in records)
-    return text.getvalue()
-
-
-def plain(value: Any) -> Any:
-    """Values as JSON has them: numpy numbers as numbers, tuples as lists, NaN and infinity as null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

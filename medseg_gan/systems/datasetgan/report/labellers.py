@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medseg_gan.report.tables import Record, number
+from medseg_gan.report.values import Record, number
 
 
 def selection_lines(interpreter: Mapping[str, Any]) -> list[Record]:

@@ -15,7 +15,7 @@ from PIL import Image
 from report_example import example_content, example_slices
 
 from medseg_gan.labels import lookup_table
-from medseg_gan.report.page import ReportContent, plain, report_data, write_report
+from medseg_gan.systems.datasetgan.report.page import ReportContent, plain, report_data, write_report
 
 NASTY = '<script>alert("x")</script> & $y^{2}_$ 100%'
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gan.labels import LabelTable, lookup_table
-from medseg_gan.report.page import ReportContent
+from medseg_gan.systems.datasetgan.report.page import ReportContent
 
 TITLES = {
     "synthetic": "1000 synthetic pairs",

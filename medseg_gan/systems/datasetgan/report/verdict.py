@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from medseg_gan.report.tables import metric_name, number, score_of, signed, title_of
+from medseg_gan.systems.datasetgan.report.tables import metric_name, number, score_of, signed, title_of
 
 Scores = Mapping[str, Any]
 Ordering = Literal["kept", "not kept", "undecided", "not measured", ""]

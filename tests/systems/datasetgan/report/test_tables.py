@@ -9,13 +9,14 @@ import pytest
 from report_example import example_scores
 
 from medseg_gan.labels import lookup_table
-from medseg_gan.report import records, tables
+from medseg_gan.report import values
+from medseg_gan.systems.datasetgan.report import records, tables
 
 SCORES = example_scores(lookup_table("paper"))
 
 
 def read(lines: list[dict]) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(records.csv_text(lines))))
+    return list(csv.DictReader(io.StringIO(values.csv_text(lines))))
 
 
 def test_rows_csv_equals_the_scores() -> None:
@@ -55,7 +56,7 @@ def test_csv_keeps_names_with_commas_and_quotes() -> None:
 
 
 def test_no_records_make_an_empty_file() -> None:
-    assert records.csv_text([]) == ""
+    assert values.csv_text([]) == ""
 
 
 def test_cost_adds_the_stand_ins_labels() -> None:
@@ -78,7 +79,7 @@ def test_one_seed_shows_no_spread() -> None:
 
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
 def test_what_is_not_finite_was_not_measured(value: float | None) -> None:
-    assert tables.number(value) == tables.NOT_MEASURED
+    assert values.number(value) == tables.NOT_MEASURED
 
 
 def test_paper_figures_stand_beside_their_row_and_network_only() -> None:
@@ -97,7 +98,7 @@ def test_rows_of_several_networks_are_told_apart() -> None:
 
 
 def test_stage_shares_add_up() -> None:
-    lines = tables.stage_lines([{"name": "a", "seconds": 30.0, "peak_mb": 900}, {"name": "b", "seconds": 90.0}])
+    lines = values.stage_lines([{"name": "a", "seconds": 30.0, "peak_mb": 900}, {"name": "b", "seconds": 90.0}])
     assert [line["time"] for line in lines] == ["30.0 s", "1 min 30 s", "2 min 00 s"]
     assert sum(line["share"] for line in lines) == pytest.approx(100)
     assert lines[1]["memory"] == tables.NOT_MEASURED

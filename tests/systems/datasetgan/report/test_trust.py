@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 
 from medseg_gan.labels import lookup_table
-from medseg_gan.report.page import ReportContent, render, write_report
-from medseg_gan.report.trust import REJECTED, SHOWN, Trust, best_and_worst, error_lines, pair_strips, scatter, sentences
+from medseg_gan.systems.datasetgan.report.page import ReportContent, render, write_report
+from medseg_gan.systems.datasetgan.report.trust import (
+    REJECTED,
+    SHOWN,
+    Trust,
+    best_and_worst,
+    error_lines,
+    pair_strips,
+    scatter,
+    sentences,
+)
 
 TABLE = lookup_table("lungs")
 NO_BOUND = "no bound: 2 annotated pairs to calibrate on, 95 % needs at least 19"

@@ -1,8 +1,8 @@
 """The page's words on the choice of the labeller and on calibration."""
 
 from medseg_gan.labels import lookup_table
-from medseg_gan.report.labellers import calibration_sentence, selection_lines
-from medseg_gan.report.page import ReportContent, render
+from medseg_gan.systems.datasetgan.report.labellers import calibration_sentence, selection_lines
+from medseg_gan.systems.datasetgan.report.page import ReportContent, render
 
 SELECTION = {
     "sentence": "image taken: within one standard error of the best",

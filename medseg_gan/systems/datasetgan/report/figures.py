@@ -11,8 +11,15 @@ from matplotlib.figure import Figure
 
 from medseg_gan.labels import LabelTable
 from medseg_gan.report.charts import SERIES, Chart, chart, legend, lines_chart
-from medseg_gan.report.tables import Scores, metric_name, row_name, score_of, several_networks, title_of
-from medseg_gan.report.verdict import best_floor
+from medseg_gan.systems.datasetgan.report.tables import (
+    Scores,
+    metric_name,
+    row_name,
+    score_of,
+    several_networks,
+    title_of,
+)
+from medseg_gan.systems.datasetgan.report.verdict import best_floor
 
 Stats = Sequence[Mapping[str, Any]]
 

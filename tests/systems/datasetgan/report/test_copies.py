@@ -17,8 +17,8 @@ from PIL import Image
 from medseg_gan.evaluation.memorisation import Audit, audit_copies
 from medseg_gan.evaluation.nearest import SliceSet
 from medseg_gan.labels import lookup_table
-from medseg_gan.report.copies import Copies, copies_of, distances_chart, pair_strips
-from medseg_gan.report.page import ReportContent, write_report
+from medseg_gan.systems.datasetgan.report.copies import Copies, copies_of, distances_chart, pair_strips
+from medseg_gan.systems.datasetgan.report.page import ReportContent, write_report
 
 COPIED = (11, 4)
 """The generated slice of this number is the training slice of that."""

@@ -8,7 +8,13 @@ import pytest
 from report_example import comparison, example_scores
 
 from medseg_gan.labels import lookup_table
-from medseg_gan.report.verdict import annotator_sentence, best_floor, find_comparison, verdict_sentences, verdicts
+from medseg_gan.systems.datasetgan.report.verdict import (
+    annotator_sentence,
+    best_floor,
+    find_comparison,
+    verdict_sentences,
+    verdicts,
+)
 
 
 def scores_with(*comparisons: dict[str, Any]) -> dict[str, Any]:
