@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from medseg_gan.data.arrays import TwoArraysWriter, open_arrays, read_index
 from medseg_gan.errors import MedsegError
@@ -193,27 +192,3 @@ def write_store(
     """Write a store at once; without labels every slice is unlabelled."""
     with StoreWriter(folder, window=window, table=table) as writer:
         writer.append(images, np.full(images.shape, UNLABELLED, np.uint8) if labels is None else labels, records)
-
-
-class SliceDataset(Dataset[dict[str, Any]]):
-    """Slices of a store as dictionaries: `image` float32 `(1, H, W)` in [-1, 1], `label` int64 `(H, W)`, and more."""
-
-    def __init__(self, store: SliceStore, indices: np.ndarray | Sequence[int]) -> None:
-        """Some slices of a store."""
-        self.store, self.chosen = store, np.asarray(indices, np.int64)
-
-    def __len__(self) -> int:
-        """Number of slices."""
-        return len(self.chosen)
-
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        """One slice."""
-        index = int(self.chosen[position])
-        record = self.store.records[index]
-        return {
-            "image": self.store.image_tensor([index])[0],
-            "label": self.store.label_tensor([index])[0],
-            "patient": record.patient,
-            "case": record.case,
-            "index": index,
-        }

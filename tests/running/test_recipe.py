@@ -6,10 +6,9 @@ import pytest
 from pydantic import ValidationError
 from toy_system import RECIPE
 
-from medseg_gan.component import Component
 from medseg_gan.errors import UsageError
 from medseg_gan.running.plain_yaml import parse_yaml
-from medseg_gan.running.recipe import Section, find_recipe, list_recipes, load_recipe, recipe_folder, resolved_text
+from medseg_gan.running.recipe import find_recipe, list_recipes, load_recipe, recipe_folder, resolved_text
 from medseg_gan.systems.plan import plan_recipe
 
 SYSTEMS = {"toy": "toy_system:ToyRecipe"}
@@ -216,38 +215,6 @@ def test_shipped_recipes_say_what_they_are():
 
 def test_yaml_is_version_1_2():
     assert parse_yaml("[1e-3, 1E5, yes, off, 010]", "x") == [0.001, 100000.0, "yes", "off", 10]
-
-
-class Leaf(Section):
-    part: Component | None = None
-
-
-@pytest.mark.parametrize(
-    ("leaf", "reason"),
-    [
-        ({"_target_": "torch.nn.Dropout", "pp": 0.1}, "torch.nn.Dropout has no argument pp; did you mean p?"),
-        ({"_target_": "torch.nn.Linear", "in_features": 3}, "torch.nn.Linear needs out_features"),
-        ({"_target_": "torch.nn.Dropuot"}, "torch.nn has nothing to build called Dropuot; did you mean Dropout?"),
-        ({"_target_": "torch.nn.nothing.Here"}, "torch.nn.nothing.Here cannot be imported"),
-        ({"_target_": "torch.hub.load"}, "torch.hub.load cannot be named in a recipe"),
-        ({"_target_": "os.system", "command": "true"}, "os.system cannot be named in a recipe"),
-        ({"_target_": "torch.nn.modules.module.warnings"}, "has nothing to build called warnings"),
-        ({"p": 0.1}, "Field required"),
-    ],
-)
-def test_component_is_checked_against_its_target(leaf, reason):
-    with pytest.raises(ValidationError) as caught:
-        Leaf.model_validate({"part": leaf})
-    assert reason in caught.value.errors()[0]["msg"]
-
-
-def test_component_builds_with_what_the_code_provides():
-    class Activation(Component):
-        provided = ("out_features",)
-
-    part = Activation.model_validate({"_target_": "torch.nn.Linear", "in_features": 3})
-    assert part.build(out_features=2).weight.shape == (2, 3)
-    assert Leaf(part=part).model_dump(by_alias=True)["part"] == {"_target_": "torch.nn.Linear", "in_features": 3}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,3 +25,14 @@ def truth_of(rendered: Rendered) -> Tensor:
     """Three classes: low, middle and high pixels of one of the 8x8 channels."""
     feature = upsample_maps(rendered.maps, 16)[:, 40]
     return (feature > 0.0).to(torch.uint8) + (feature > 0.7).to(torch.uint8)
+
+
+def merge_maps(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Join neighbouring maps of equal size along channels; the hypercolumn stays the same, with fewer maps to read."""
+    merged: list[Tensor] = []
+    for part in maps:
+        if merged and merged[-1].shape[-1] == part.shape[-1]:
+            merged[-1] = torch.cat([merged[-1], part], dim=1)
+        else:
+            merged.append(part)
+    return [part.contiguous(memory_format=torch.channels_last) for part in merged]

@@ -238,7 +238,7 @@ def keep_examples(
     """
     weights = example_weights(errors.relative, how.max_error, how.max_repeats)
     used = np.flatnonzero(weights)
-    kept = found.take(torch.from_numpy(used).to(found.ws.device))
+    kept = found.take(torch.from_numpy(used))
     positions, images = found.indices.numpy()[used], kept.images.cpu()
     low, high = store.window
     labels = np.array(store.labels[positions])
@@ -284,7 +284,7 @@ def teaching_examples(
     weights = np.load(folder / "weights.npy", allow_pickle=False)
     if (weights == 1).all():
         return rendered, labels
-    rows = torch.from_numpy(np.repeat(np.arange(len(weights)), weights)).to(labels.device)
+    rows = torch.from_numpy(np.repeat(np.arange(len(weights)), weights))
     return rendered.take(rows), labels[rows]
 
 

@@ -118,7 +118,7 @@ class FeatureExtractor:
                 hook.remove()
 
     def empty_maps(self, count: int, device: str | torch.device = "cpu", half_above: float = math.inf) -> list[Tensor]:
-        """Unwritten maps `(count, C, r, r)` of all layers, equal sizes merged as by `merge_maps`.
+        """Unwritten maps `(count, C, r, r)` of all layers, neighbours of equal size merged along channels.
 
         Args:
             count: images.
@@ -215,17 +215,6 @@ def gather_pixels(maps: Sequence[Tensor], pixels: Tensor, resolution: int) -> Te
     """
     n, y, x = pixels // resolution**2, pixels // resolution % resolution, pixels % resolution
     return torch.cat([_gather(part, n, y, x, resolution) for part in maps], dim=1)
-
-
-def merge_maps(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Join neighbouring maps of equal size along channels; the hypercolumn stays the same, with fewer maps to read."""
-    merged: list[Tensor] = []
-    for part in maps:
-        if merged and merged[-1].shape[-1] == part.shape[-1]:
-            merged[-1] = torch.cat([merged[-1], part], dim=1)
-        else:
-            merged.append(part)
-    return [part.contiguous(memory_format=torch.channels_last) for part in merged]
 
 
 def _keep_raw_output(raw: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], None]:

@@ -102,7 +102,7 @@ class Rendered:
     maps: list[Tensor]
 
     def take(self, rows: Tensor) -> Rendered:
-        """Some of the images, in the given order."""
+        """Some of the images, in the given order; `rows` lie on the CPU, as some of the tensors do."""
         maps = [part[rows].contiguous(memory_format=torch.channels_last) for part in self.maps]
         return Rendered(self.indices[rows], self.z[rows], self.ws[rows], self.images[rows], maps)
 

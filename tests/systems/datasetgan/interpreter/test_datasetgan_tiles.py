@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from feature_labels import merge_maps
 from torch import nn
 
 from medseg_gan.networks.interpreter import PixelClassifier
 from medseg_gan.systems.datasetgan.interpreter.tiles import classify_maps
-from medseg_gan.systems.datasetgan.samples.features import merge_maps, upsample_maps
+from medseg_gan.systems.datasetgan.samples.features import upsample_maps
 
 SIZES = {4: 6, 8: 6, 16: 5, 32: 4}
 """Channels of a map by its size."""

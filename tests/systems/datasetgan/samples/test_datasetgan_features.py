@@ -4,6 +4,7 @@ import weakref
 
 import pytest
 import torch
+from feature_labels import merge_maps
 from torch.nn import functional
 
 from medseg_gan.errors import MedsegError
@@ -11,7 +12,6 @@ from medseg_gan.systems.datasetgan.samples.features import (
     VARIANTS,
     FeatureExtractor,
     gather_pixels,
-    merge_maps,
     upsample_maps,
 )
 from stylegan2_ada_pytorch import Generator
