@@ -1,4 +1,4 @@
-"""The command line: commands only, no logic. What needs torch is imported inside its command."""
+"""The command line: commands without logic. Commands that need torch import it when they run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Commands(TyperGroup):
     """Every command's errors end here: one line each, an exit code, and a traceback only with `--debug`."""
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
-        """Run the command line; what typer finds wrong with it is one line too, not a box of them."""
+        """Run the command line; a mistake that typer finds is one line too, not a box."""
         try:
             code = super().main(args, **{**extra, "standalone_mode": False})
         except _WordedByTyper as error:
@@ -53,7 +53,7 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             without = " without --rerun" if ctx.obj["rerun"] else ""
-            typer.echo(f"interrupted; the same command{without} goes on", err=True)
+            typer.echo(f"interrupted; the same command{without} continues", err=True)
             raise typer.Exit(130) from None
         except (typer.Exit, typer.Abort):
             raise
@@ -69,12 +69,12 @@ class _Commands(TyperGroup):
 
 
 def _nobody_reads() -> bool:
-    """Whether who read our output has left, as `head` does; nothing more can be told there, nor need be."""
+    """Whether the reader of our output has left, as `head` does."""
     output = select.poll()
-    output.register(1, 0)  # which waits for nothing and yet tells of a pipe without a reader
+    output.register(1, 0)  # waits for nothing, yet reports a pipe without a reader
     if not output.poll(0):
         return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains on its way out
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python complains at exit
     return True
 
 
@@ -379,7 +379,7 @@ def synthesize(
     if (folder / "manifest.json").is_file():
         typer.echo(f"pairs: {folder / 'manifest.csv'}")
     else:
-        typer.echo(f"part {part} is there; the last part to end writes {folder / 'manifest.csv'}")
+        typer.echo(f"part {part} is finished; the part that finishes last writes {folder / 'manifest.csv'}")
 
 
 @app.command()

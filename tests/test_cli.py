@@ -44,7 +44,7 @@ def test_a_recipe_runs_and_its_report_is_rebuilt():
         ("error", 1, "error: numbers.json: found 3, wanted 4"),
         ("bug", 1, "error: ZeroDivisionError: division by zero; run with --debug for the traceback"),
         ("full disk", 1, "error: disk full while writing state.json; free space and run the same command again"),
-        ("interrupt", 130, "interrupted; the same command goes on"),
+        ("interrupt", 130, "interrupted; the same command continues"),
     ],
 )
 def test_every_end_is_one_line_and_an_exit_code(end, code, line):
@@ -61,7 +61,7 @@ def test_annotate_says_a_line_before_its_long_imports(monkeypatch):
 def test_interrupted_rerun_goes_on_without_rerun():
     call("recipe", "toy.yaml", "--out", "run")
     words = ["recipe", "toy.yaml", "--out", "run", "--set", "train.end=interrupt"]
-    assert call(*words, "--rerun", "train").stderr == "interrupted; the same command without --rerun goes on\n"
+    assert call(*words, "--rerun", "train").stderr == "interrupted; the same command without --rerun continues\n"
     assert call("recipe", "toy.yaml", "--out", "run").exit_code == 0
 
 

@@ -1,4 +1,4 @@
-"""What a person gives back: masks and rejections, all or none; nothing guessed, no mask of a person overwritten."""
+"""Read masks and rejections from a person: all of them or none. Nothing is guessed and no mask is overwritten."""
 
 from __future__ import annotations
 

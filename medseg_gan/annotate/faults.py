@@ -1,4 +1,4 @@
-"""Faults of several files, gathered so that a person hears of all that is wrong at once."""
+"""Collect the faults of several files, so that a person sees all of them at once."""
 
 from __future__ import annotations
 

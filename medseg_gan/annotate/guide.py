@@ -1,4 +1,4 @@
-"""Help for the person who paints: labels to begin from, and the order in which images are worth the time."""
+"""Help for the person who paints: pre-labels, and the order in which images are worth painting."""
 
 from __future__ import annotations
 

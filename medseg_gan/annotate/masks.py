@@ -1,4 +1,4 @@
-"""Reading painted masks strictly: the right size, the right classes, or one clear line."""
+"""Read painted masks strictly: right size, known classes, or one clear line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The annotation page: a list of images, an editor with one colour per class, saved on this machine alone."""
+"""The annotation page: a list of images and an editor with one colour per class, served to this machine alone."""
 
 from __future__ import annotations
 

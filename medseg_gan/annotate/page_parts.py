@@ -1,4 +1,4 @@
-"""Pieces of the annotation page that need no server: style, keys, class buttons, the slice alone, the times."""
+"""Parts of the annotation page that need no server: style, keys, class buttons, the plain slice, the times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page's editor shows and gives back: label maps as one layer of pure colours, HU as grey."""
+"""Convert between label maps and the layers of the page's editor: one pure colour per class, HU as grey."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a person took: a line in `times.jsonl` per saving, and what the lines say together."""
+"""How long a person took: one line in `times.jsonl` per save, and a summary of them."""
 
 from __future__ import annotations
 

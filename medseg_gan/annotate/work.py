@@ -1,4 +1,4 @@
-"""A person's work on an annotation folder: what is still to do, opening an image, saving its mask without loss."""
+"""A person's work on an annotation folder: list what is left, open an image, save its mask without loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arrays too large for memory on disk: written piece by piece, and kept in twos as a store with an index."""
+"""Arrays on disk that do not fit in memory: written piece by piece, and kept in pairs as a store with an index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which lung is which: a cheapest path down the mediastinum, and when to say that it cannot be told."""
+"""Tell left from right lung by a cheapest path down the mediastinum, or say that they cannot be told apart."""
 
 from __future__ import annotations
 

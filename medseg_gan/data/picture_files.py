@@ -1,4 +1,4 @@
-"""Read pictures and masks from image files that nobody has checked."""
+"""Read images and masks from unchecked files."""
 
 from __future__ import annotations
 

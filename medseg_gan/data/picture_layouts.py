@@ -1,4 +1,4 @@
-"""Recognise a picture dataset by its folders, or read a plain folder of images and masks."""
+"""Recognise an image data set by its folders, or read a plain folder of images and masks."""
 
 from __future__ import annotations
 

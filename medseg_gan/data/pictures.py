@@ -1,4 +1,4 @@
-"""The picture store: natural images with foreground masks as memory-mapped arrays with a record for each."""
+"""The image store: natural images with foreground masks as memory-mapped arrays, with one record each."""
 
 from __future__ import annotations
 

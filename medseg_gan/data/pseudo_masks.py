@@ -1,4 +1,4 @@
-"""Pseudo ground truth for datasets without masks: the largest dog or car that a Mask R-CNN trained on COCO sees."""
+"""Pseudo ground truth for data sets without masks: the largest dog or car that a Mask R-CNN trained on COCO finds."""
 
 from __future__ import annotations
 

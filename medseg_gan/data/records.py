@@ -1,4 +1,4 @@
-"""Which cases a folder holds, whose they are, and which pool each patient belongs to."""
+"""The cases in a folder, their patients, and the pool of each patient."""
 
 from __future__ import annotations
 

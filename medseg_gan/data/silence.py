@@ -1,4 +1,4 @@
-"""Silence for the C libraries behind image readers: what they print on stderr is said in one line by the caller."""
+"""Silence the C libraries behind image readers; the caller reports in one line what they print on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One slice of a volume or one picture file, as a network sees it."""
+"""One slice of a volume, or one image file, in the form that a network takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cut a dataset's pictures into train, val and test where the dataset itself does not."""
+"""Divide a data set's images into train, val and test if the data set itself does not."""
 
 from __future__ import annotations
 

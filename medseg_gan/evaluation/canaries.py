@@ -1,4 +1,4 @@
-"""Planted copies: training slices, changed a little, that an audit for copies has to find."""
+"""Planted copies: slightly changed training slices that an audit for copies must find."""
 
 from __future__ import annotations
 

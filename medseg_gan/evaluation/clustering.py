@@ -1,4 +1,4 @@
-"""Agreement of groupings whose names mean nothing: NMI of classes, ARI and covering of segmentations."""
+"""Agreement of groupings without names: NMI of classes, ARI and covering of segmentations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a score is worth: floors for K classes that need no segmenter."""
+"""Trivial baselines for K classes, which put a score into proportion and need no segmenter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of one foreground class, their intervals over images, and the floors that need no segmenter."""
+"""Scores of one foreground class, their intervals over images, and trivial baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fréchet distance between the features of two sets of pictures; named FID only with the published network."""
+"""Fréchet distance between the features of two sets of images; called FID only with the published network."""
 
 from __future__ import annotations
 

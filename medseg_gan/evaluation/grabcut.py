@@ -1,4 +1,4 @@
-"""GrabCut as a floor: what colour alone says about the middle of a picture."""
+"""GrabCut as a baseline: how far colour alone segments the middle of an image."""
 
 from __future__ import annotations
 

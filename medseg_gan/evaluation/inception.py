@@ -1,4 +1,4 @@
-"""The published Inception network of the FID, from a local file whose sha256 is known."""
+"""The published Inception network of the FID, from a local file with a known sha256."""
 
 from __future__ import annotations
 

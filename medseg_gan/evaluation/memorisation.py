@@ -1,4 +1,4 @@
-"""Does a generator copy its training slices? Distances to them, judged by those of real slices it never saw."""
+"""Does a generator copy its training slices? Compare distances to them with those of unseen real slices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What label maps usually look like: areas, pieces and order of the organs, learned from annotated ones."""
+"""What label maps usually look like: areas, components and order of the organs, learned from annotated ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far single pictures are from the nearest real ones, in units of how far real ones are from each other."""
+"""How far images are from the nearest real ones, relative to how far real ones are from each other."""
 
 from __future__ import annotations
 

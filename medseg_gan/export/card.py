@@ -1,4 +1,4 @@
-"""The card that goes with every export: what it was made from, who labelled it, how it was checked, what it is for."""
+"""The card of every export: the source of the data, who labelled it, how it was checked, and what it is for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A DICOM CT series of exported slices, which says of itself that it is synthetic."""
+"""A DICOM CT series of exported slices, marked as synthetic."""
 
 from __future__ import annotations
 

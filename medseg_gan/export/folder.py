@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, and never in place of another."""
+"""Folders that appear completely or not at all, and never replace another."""
 
 from __future__ import annotations
 

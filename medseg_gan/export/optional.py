@@ -1,4 +1,4 @@
-"""Exporters that need an optional package: imported by name when they are used."""
+"""Exporters that need an optional package, which is imported when they are used."""
 
 from __future__ import annotations
 

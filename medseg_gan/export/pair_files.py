@@ -1,4 +1,4 @@
-"""Generated pairs as files of three kinds, a shard at a time: the same pairs make the same bytes."""
+"""Generated pairs as files of three kinds, one shard at a time: equal pairs give equal bytes."""
 
 from __future__ import annotations
 

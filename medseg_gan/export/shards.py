@@ -1,4 +1,4 @@
-"""webdataset shards: tar files of generated pairs, the same bytes whenever they are written."""
+"""webdataset shards: tar files of generated pairs with reproducible bytes."""
 
 from __future__ import annotations
 

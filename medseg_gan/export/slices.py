@@ -1,4 +1,4 @@
-"""What exporters of data are given: labelled slices of any stores, one by one, under names that say nothing."""
+"""Labelled slices of any stores, one by one and under anonymous names, for the exporters of data."""
 
 from __future__ import annotations
 

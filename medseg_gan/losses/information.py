@@ -1,4 +1,4 @@
-"""Mutual information between codes and what shows them, by the variational bound of InfoGAN (Chen et al., 2016)."""
+"""Mutual information between codes and images, by the variational bound of InfoGAN (Chen et al., 2016)."""
 
 from __future__ import annotations
 

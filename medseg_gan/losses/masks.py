@@ -1,4 +1,4 @@
-"""Losses of soft masks: how binary they are, how large, and what a background may not show."""
+"""Losses of soft masks: how binary they are, how large, and what a background must not show."""
 
 from __future__ import annotations
 

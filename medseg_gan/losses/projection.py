@@ -1,4 +1,4 @@
-"""Terms of finding an image's latent: distances between images, and what keeps noise maps noise."""
+"""Losses that find an image's latent: distances between images, and a penalty on structure in noise maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses of semantic segmentation; pixels labelled 255 count nowhere."""
+"""Losses of semantic segmentation; pixels labelled 255 are ignored."""
 
 from __future__ import annotations
 

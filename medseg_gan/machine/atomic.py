@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: written under a temporary name, then renamed."""
+"""Write files completely or not at all: under a temporary name that is then renamed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where and how exactly numbers are computed: device, precision, threads, and the processor's name."""
+"""Where and how precisely numbers are computed: device, precision, threads, and the name of the processor."""
 
 from __future__ import annotations
 

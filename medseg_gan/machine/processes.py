@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun, that train one network together; a single one finds nothing to do here."""
+"""Several processes, started by torchrun, that train one network together; with one process nothing changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random streams that depend on names and counts alone, so that an interrupted run goes on as if uninterrupted."""
+"""Random streams that depend only on names and counts, so that a resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torchvision that also imports where its compiled operators do not match a CPU-only torch."""
+"""Import torchvision even if its compiled operators do not match a CPU-only torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a user's data folder: links followed, hidden ones left out."""
+"""The files of a user's data folder: links are followed, hidden files skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several pixel classifiers of one shape computed together: their weights stacked, their statistics apart."""
+"""Several pixel classifiers of one shape computed together: their weights are stacked, their statistics separate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report of any system: tables, pictures, curves and bars in one offline HTML page, the same as data, and CSV."""
+"""A report of any system: tables, images, curves and bars on one offline HTML page, also as data and CSV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slices, labels and uncertainty as PNG strips that a page carries inside itself."""
+"""Slices, labels and uncertainty as PNG strips embedded in a page."""
 
 from __future__ import annotations
 

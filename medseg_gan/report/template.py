@@ -1,4 +1,4 @@
-"""Pages from templates: everything escaped, and what a template lacks is an error."""
+"""Pages from templates: all values are escaped, and a missing value is an error."""
 
 from __future__ import annotations
 

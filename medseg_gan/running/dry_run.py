@@ -1,4 +1,4 @@
-"""What `--dry-run` tells of a plan."""
+"""The plan that `--dry-run` shows."""
 
 from __future__ import annotations
 

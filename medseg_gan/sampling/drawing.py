@@ -1,4 +1,4 @@
-"""Latents to pictures, one at a time: no picture depends on what else is drawn."""
+"""From latents to images, one at a time, so that no image depends on the others."""
 
 from __future__ import annotations
 

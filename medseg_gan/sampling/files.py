@@ -1,4 +1,4 @@
-"""Generated pictures on disk: PNG, sheets, GIF, NIfTI that says it is synthetic, and a manifest beside them."""
+"""Generated images on disk: PNG, grids, GIF, NIfTI marked as synthetic, and a manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generated pictures for a person to look at: of seeds, of stored latents, mixed styles, ways between seeds."""
+"""Generate images for a person to look at: from seeds, stored latents, mixed styles, or interpolation."""
 
 from __future__ import annotations
 

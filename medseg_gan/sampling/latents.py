@@ -1,4 +1,4 @@
-"""From what a person asks for to latents: seeds, truncation, mixed styles, ways between pictures."""
+"""From options to latents: seeds, truncation, style mixing, interpolation."""
 
 from __future__ import annotations
 

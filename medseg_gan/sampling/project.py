@@ -1,4 +1,4 @@
-"""A given slice or picture as a latent of a generator, with the pictures and figures that show how near it comes."""
+"""Find the latent of a given slice or image, with images and figures that show how close it comes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where generated images come from: the generator of a run or of a weight file, and what its pixels mean."""
+"""The generator of a run or of a weight file, and what its pixels mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latents as files: what a projection found, to be drawn again."""
+"""Latents in files: what a projection found, to be generated again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The systems: each is a recipe class and its stages, named here and imported when used."""
+"""The systems: each is a recipe class and its stages, named here and imported on use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a user asks to a plan: which recipe, profile, data and folder. Nothing here imports torch."""
+"""From a command to a plan: recipe, profile, data and folder. Nothing here imports torch."""
 
 from __future__ import annotations
 

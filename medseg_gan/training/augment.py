@@ -1,4 +1,4 @@
-"""Random changes of labelled slices and of pictures, a whole batch at once; slices are never mirrored."""
+"""Random changes of labelled slices and of images, a whole batch at once; slices are never mirrored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endless batches of training images, each a pure function of the seed and its number."""
+"""Endless batches of training images; each is a pure function of the seed and its number."""
 
 from __future__ import annotations
 

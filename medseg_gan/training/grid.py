@@ -1,4 +1,4 @@
-"""Sheets of sample images, one PNG each."""
+"""Sample grids, one PNG each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled slices to train on: where they lie, which share of a batch they make, and the batches themselves."""
+"""Labelled slices for training: where they are, their share of a batch, and the batches themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a long-running stage tells the person waiting: a progress bar, or a plain line now and then."""
+"""Progress of a long stage: a bar on a terminal, or a plain line now and then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Fréchet distance of the averaged generator in the course of its training, and the best weights so far."""
+"""The Fréchet distance of the averaged generator during training, and the best weights so far."""
 
 from __future__ import annotations
 

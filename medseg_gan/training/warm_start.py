@@ -1,4 +1,4 @@
-"""Training that begins with someone's weights instead of random ones."""
+"""Start a training from existing weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors, storages and arrays inside a pickle: what stands in for torch's and NumPy's functions, and its checks."""
+"""Tensors, storages and arrays in a pickle: stand-ins for functions of torch and NumPy, and their checks."""
 
 from __future__ import annotations
 

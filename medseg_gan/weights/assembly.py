@@ -1,4 +1,4 @@
-"""Networks from foreign tensors: every name, shape and value is checked before memory is taken."""
+"""Build networks from foreign tensors; check every name, shape and value before taking memory."""
 
 from __future__ import annotations
 

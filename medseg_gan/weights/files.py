@@ -1,4 +1,4 @@
-"""Weight files of every kind we know: what a file is, its networks, and our safe format."""
+"""Weight files of all known kinds: what a file is, its networks, and our safe format."""
 
 from __future__ import annotations
 

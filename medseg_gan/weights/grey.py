@@ -1,4 +1,4 @@
-"""Colour networks as grey ones: the same generator seen in grey, the same discriminator on grey images."""
+"""Turn colour networks into grey ones: the same generator in grey, and a discriminator of grey images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NVIDIA's StyleGAN2-ADA pickles: networks from their tensors and settings; the source text inside is not looked at."""
+"""NVIDIA's StyleGAN2-ADA pickles: networks from their tensors and settings, without reading the source inside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pickle reader that cannot call anything: a small stack machine with a list of names and what stands in for them."""
+"""A pickle reader that cannot call anything: a small stack machine with a list of allowed names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flat figures, textures, colours and blurred backgrounds: what the procedural pictures are drawn from."""
+"""Flat figures, textures, colours and blurred backgrounds for the procedural images."""
 
 from __future__ import annotations
 

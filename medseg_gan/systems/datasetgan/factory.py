@@ -1,4 +1,4 @@
-"""The label factory: generated slices with labels, as many as asked for, the same however they are asked for."""
+"""The label factory: any number of generated slices with labels, independent of how they are requested."""
 
 from __future__ import annotations
 

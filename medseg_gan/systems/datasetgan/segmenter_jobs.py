@@ -1,4 +1,4 @@
-"""Segmenters of a run: from a recipe's settings and a training set to the arguments of the one supervised trainer."""
+"""Segmenters of a run: from a recipe's settings and a training set to the arguments of the supervised trainer."""
 
 from __future__ import annotations
 

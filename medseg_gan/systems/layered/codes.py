@@ -1,4 +1,4 @@
-"""The private code c and its parent c_sup: how they are drawn, and how encoders are asked for them."""
+"""The private code c and its parent c_sup: how they are sampled, and how encoders predict them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CT for the layered GAN: slices of volumes as grey pictures whose foreground is the lungs or the body."""
+"""CT for the layered GAN: slices as grey images whose foreground is the lungs or the body."""
 
 from __future__ import annotations
 

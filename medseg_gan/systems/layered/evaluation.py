@@ -1,4 +1,4 @@
-"""Stage `evaluate`: masks on real test pictures, and generated pictures against real ones."""
+"""Stage `evaluate`: masks on real test images, and generated images against real ones."""
 
 from __future__ import annotations
 

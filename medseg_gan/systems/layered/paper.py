@@ -1,4 +1,4 @@
-"""What the paper reports (Yang et al., 2022), for the column that is marked as its own."""
+"""The paper's own results (Yang et al., 2022), for the column marked as such."""
 
 from __future__ import annotations
 

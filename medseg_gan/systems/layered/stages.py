@@ -1,4 +1,4 @@
-"""Stages of the layered GAN up to the final segmenters: pictures, alternate training, pairs, U-Nets."""
+"""Stages of the layered GAN up to the final segmenters: images, alternate training, pairs, U-Nets."""
 
 from __future__ import annotations
 

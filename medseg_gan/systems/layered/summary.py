@@ -1,4 +1,4 @@
-"""Stage `report`: gather what the other stages left and write the page."""
+"""Stage `report`: collect the results of the other stages and write the page."""
 
 from __future__ import annotations
 

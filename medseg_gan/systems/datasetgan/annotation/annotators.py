@@ -1,4 +1,4 @@
-"""Who paints the generated slices: a person, the HU rule for lungs, or a stand-in trained on a cohort of its own."""
+"""Who labels the generated slices: a person, the HU rule for lungs, or a stand-in trained on patients of its own."""
 
 from __future__ import annotations
 

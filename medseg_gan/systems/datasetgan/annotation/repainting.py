@@ -1,4 +1,4 @@
-"""Masks that a person painted anew after their stage was finished: a kept stage does not read them."""
+"""Find masks that a person painted after the stage was finished; a kept stage does not read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The label factory as a MONAI bundle, and what its configuration calls when it runs."""
+"""The label factory as a MONAI bundle, and the functions that its configuration calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The facts on the cards of a run's exports: data, annotator, checks and terms, without a name of anyone."""
+"""The facts on the cards of a run's exports: data, annotator, checks and terms, without any name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well the interpreter agrees with the annotator on generated images that neither was trained on."""
+"""Agreement of the interpreter with the annotator on generated images that neither was trained on."""
 
 from __future__ import annotations
 

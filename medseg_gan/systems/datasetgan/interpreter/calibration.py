@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: scaling fitted on images not learnt from (Guo et al., 2017)."""
+"""Calibrated probabilities: scaling fitted on images that were not trained on (Guo et al., 2017)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixel classifiers on whole images, tile by tile from the maps at native size: exact, and without the hypercolumn."""
+"""Pixel classifiers on whole images, tile by tile from maps at native size: exact, without the hypercolumn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's label factory is made of, by path: small enough to hand to any process, which opens it there."""
+"""The files of a run's label factory: a small object that any process can take and open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest of generated pairs: a line for each, joined from the shards' records, and what made them."""
+"""The manifest of generated pairs: one line each, joined from the shards' records, and what made them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in a finished shard against the hashes of its record, which damage of the same size cannot pass."""
+"""Check a finished shard against its recorded hashes."""
 
 from __future__ import annotations
 

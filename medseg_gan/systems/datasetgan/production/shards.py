@@ -1,4 +1,4 @@
-"""One shard of generated pairs: made block by block, so that memory does not grow with it, and by one process alone."""
+"""Make one shard of generated pairs, block by block, so that memory does not grow with it, in one process."""
 
 from __future__ import annotations
 

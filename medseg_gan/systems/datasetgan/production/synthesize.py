@@ -1,4 +1,4 @@
-"""Synthesis at scale: pairs in shards, made by any number of processes and machines, the same bytes however."""
+"""Synthesis at scale: pairs in shards, with equal bytes for any number of processes and machines."""
 
 from __future__ import annotations
 

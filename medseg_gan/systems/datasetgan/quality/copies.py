@@ -1,4 +1,4 @@
-"""The audit of a run's generated training pairs for copies of the slices its GAN was trained on."""
+"""Audit a run's generated training pairs for copies of the slices its GAN was trained on."""
 
 from __future__ import annotations
 

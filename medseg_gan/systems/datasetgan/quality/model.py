@@ -1,4 +1,4 @@
-"""How wrong a generated pair is likely to be: a small regression on what can be seen of it, with a bound that holds."""
+"""Predict how wrong a generated pair is: a small regression on its features, with a bound that holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gathers what the report tells of a run's quality control."""
+"""Collect what the report says about a run's quality control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good predictions of a pair's quality are, against an annotator's labels and beside trivial predictions."""
+"""Score predictions of pair quality against an annotator's labels and beside trivial predictions."""
 
 from __future__ import annotations
 

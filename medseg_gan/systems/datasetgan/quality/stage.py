@@ -1,4 +1,4 @@
-"""Quality control of a run: learns from annotated pairs, judges all others, and is itself judged on test-G."""
+"""Quality control of a run: it learns from annotated pairs, judges all others, and is tested on test-G."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""DatasetGAN's own words on its report: verdict, tables, charts, quality control, audit for copies."""
+"""The words of DatasetGAN's report: verdict, tables, charts, quality control, audit for copies."""

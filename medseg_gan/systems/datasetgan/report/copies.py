@@ -1,4 +1,4 @@
-"""What a report tells of an audit for copies: its verdict, its nearest pairs as pictures, its distances as a chart."""
+"""The report on an audit for copies: its verdict, the nearest pairs as images, the distances as a chart."""
 
 from __future__ import annotations
 

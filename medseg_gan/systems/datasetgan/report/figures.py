@@ -1,4 +1,4 @@
-"""The charts of the DatasetGAN report: rows, comparisons, classes, training."""
+"""The charts of the DatasetGAN report: training sets, comparisons, classes, training."""
 
 from __future__ import annotations
 

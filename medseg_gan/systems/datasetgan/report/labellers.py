@@ -1,4 +1,4 @@
-"""What the report says of the labeller: how it was chosen, and how far its probabilities can be trusted."""
+"""The report on the labeller: how it was chosen, and how well its probabilities are calibrated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of a report as data: the scores unrounded, as records for CSV files and as JSON has them."""
+"""The tables of a report as data: unrounded scores as records for CSV and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report tells of quality control: which generated pairs to trust, and how far its predictions can be."""
+"""The report on quality control: which generated pairs to trust, and how well it predicts."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_parts_of_a_job_array_make_the_same_bytes_and_the_last_one_the_manifest(
     parts = tmp_path / "parts"
     common = (run, "--num", 10, "--to", to, "--shard", 4, "--workers", 1, "--out", parts)
     code, told = call(*common, "--part", "2/2")
-    assert code == 0 and told == [f"part 2/2 is there; the last part to end writes {parts / 'manifest.csv'}"]
+    assert code == 0 and told == [f"part 2/2 is finished; the part that finishes last writes {parts / 'manifest.csv'}"]
     assert not (parts / "manifest.csv").exists()
     code, told = call(*common, "--part", "1/2")
     assert (code, told) == (0, [f"pairs: {parts / 'manifest.csv'}"])
