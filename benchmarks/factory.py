@@ -31,7 +31,7 @@ from medseg_gan.machine.device import processor_name, resolve_precision
 from medseg_gan.machine.memory import keep_freed_memory
 from medseg_gan.networks.interpreter import PixelClassifier
 from medseg_gan.networks.segmenters import build_segmenter
-from medseg_gan.systems.datasetgan.interpreter.training import PRESETS, WHOLE_IMAGE
+from medseg_gan.systems.datasetgan.interpreter.members import PRESETS, WHOLE_IMAGE
 from medseg_gan.systems.datasetgan.production.files import FactoryFiles, factory_files
 from medseg_gan.systems.datasetgan.production.shards import Shape, cut_shards, make_shard
 from medseg_gan.systems.datasetgan.production.synthesize import SHARD, one_thread

@@ -37,16 +37,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "third_party")]
+sys.path[:0] = [str(ROOT), str(ROOT / "third_party"), str(ROOT / "tests" / "systems")]
+
+from one_by_one import fit_pixels  # noqa: E402
 
 from medseg_gan.machine.device import autocast, processor_name, resolve_precision, set_threads  # noqa: E402
 from medseg_gan.networks.classifier_stack import ClassifierStack  # noqa: E402
 from medseg_gan.networks.interpreter import PixelClassifier  # noqa: E402
-from medseg_gan.systems.datasetgan.interpreter.fit_images import fit_pixels  # noqa: E402
 from medseg_gan.systems.datasetgan.interpreter.fit_pixels import fit_pixels_together  # noqa: E402
+from medseg_gan.systems.datasetgan.interpreter.members import PRESETS  # noqa: E402
 from medseg_gan.systems.datasetgan.interpreter.model import Interpreter  # noqa: E402
 from medseg_gan.systems.datasetgan.interpreter.tiles import TILE, classify_maps  # noqa: E402
-from medseg_gan.systems.datasetgan.interpreter.training import PRESETS  # noqa: E402
 from medseg_gan.systems.datasetgan.interpreter.vote import Ballot  # noqa: E402
 from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor, gather_pixels, upsample_maps  # noqa: E402
 from medseg_gan.systems.datasetgan.samples.images import STORAGES, ImageSource, Rendered, Sampling  # noqa: E402

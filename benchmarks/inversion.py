@@ -47,7 +47,8 @@ from medseg_gan.systems.datasetgan.comparison import build_test_sets
 from medseg_gan.systems.datasetgan.factory import LabelFactory, write_pairs
 from medseg_gan.systems.datasetgan.interpreter.agreement import agreement
 from medseg_gan.systems.datasetgan.interpreter.model import Interpreter
-from medseg_gan.systems.datasetgan.recipe import Annotate, Inversion, Prepare, TrainInterpreter, TrainSegmenters
+from medseg_gan.systems.datasetgan.interpreter.settings import TrainInterpreter
+from medseg_gan.systems.datasetgan.recipe import Annotate, Inversion, Prepare, TrainSegmenters
 from medseg_gan.systems.datasetgan.rows import Draw, draw_real_slices
 from medseg_gan.systems.datasetgan.samples.images import ImageSource, Rendered, reserved
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job

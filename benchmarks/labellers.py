@@ -36,8 +36,9 @@ from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.datasetgan.annotation.annotators import collect_accepted
 from medseg_gan.systems.datasetgan.interpreter.agreement import agreement
 from medseg_gan.systems.datasetgan.interpreter.model import Interpreter
+from medseg_gan.systems.datasetgan.interpreter.settings import TrainInterpreter
 from medseg_gan.systems.datasetgan.interpreter.training import train_interpreter
-from medseg_gan.systems.datasetgan.recipe import Annotate, Prepare, TrainInterpreter, TrainSegmenters
+from medseg_gan.systems.datasetgan.recipe import Annotate, Prepare, TrainSegmenters
 from medseg_gan.systems.datasetgan.samples.images import Rendered, reserved
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
 from medseg_gan.systems.datasetgan.stages import image_source, stored_annotator
@@ -240,20 +241,19 @@ def trained(bench: Bench, count: int, draw: int, indices: np.ndarray, labels: np
                 bench.out / f"count-{count}-draw-{draw}" / name,
                 rendered,
                 torch.from_numpy(labels).to(bench.inputs.device),
+                section.model_copy(
+                    update={
+                        "members": options.members or section.members,
+                        "max_epochs": options.max_epochs or section.max_epochs,
+                        "steps": options.steps or section.steps,
+                        "image_steps": options.image_steps or section.image_steps,
+                        **settings,
+                    }
+                ),
                 num_classes=bench.num_classes,
                 seed=mix_seed(bench.inputs.seed, "interpreter", draw),
-                variant=section.features,
-                preset=section.preset,
-                members=options.members or section.members,
-                max_epochs=options.max_epochs or section.max_epochs,
-                pixel_batch=section.pixel_batch,
-                steps=options.steps or section.steps,
-                image_steps=options.image_steps or section.image_steps,
-                image_members=section.image_members,
-                image_width=section.image_width,
                 workers=options.workers,
                 precision=bench.inputs.precision,
-                **settings,
             ),
         )
 

@@ -39,14 +39,12 @@ TWO_WAY = {
 }
 LONG_FILES = {
     "medseg_gan/annotate/page.py",
-    "medseg_gan/systems/datasetgan/recipe.py",
     "medseg_gan/systems/datasetgan/stages.py",
 }
 LONG_FUNCTIONS = {
     "answers.read_masks",
     "copies.audit_pairs",
     "factory.write_pairs",
-    "fit_pixels.fit_pixels_together",
     "generate.generate_images",
     "memorisation.audit_copies",
     "pool.run_jobs",
@@ -55,11 +53,9 @@ LONG_FUNCTIONS = {
     "projection.project",
     "rows.training_set",
     "segmenter.train_segmenter",
-    "selection.select_labeller",
     "stylegan2.train_stylegan2",
     "synthesize.synthesize_pairs",
     "thorax.write_thorax_phantom",
-    "training.train_interpreter",
     "training.train_layered",
 }
 UNTYPED_STAGES: set[str] = set()

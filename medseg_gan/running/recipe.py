@@ -46,10 +46,19 @@ def _ordered(window: tuple[float, float]) -> tuple[float, float]:
     return window
 
 
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is named twice; keep one")
+    return names
+
+
 ImageSize = Annotated[int, AfterValidator(_power_of_two)]
 """Pixels a side: a power of two of at least 16."""
 Window = Annotated[tuple[float, float], AfterValidator(_ordered)]
 """HU mapped to -1 and 1, the lower first."""
+Distinct = AfterValidator(_distinct)
+"""Of names that may each come once: `Annotated[tuple[Name, ...], Distinct]`."""
 
 
 class RunSettings(Section):

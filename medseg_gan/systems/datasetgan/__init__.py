@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from medseg_gan.running.stages import Reads, Stage
+from medseg_gan.systems.datasetgan.interpreter.settings import TrainInterpreter
 from medseg_gan.systems.datasetgan.recipe import (
     DECIDING,
     Annotate,
     DatasetGanRecipe,
     FewSlices,
     Prepare,
-    TrainInterpreter,
     TrainSegmenters,
 )
 

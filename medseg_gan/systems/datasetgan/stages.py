@@ -43,9 +43,10 @@ from medseg_gan.systems.datasetgan.annotation.inversion import (
 from medseg_gan.systems.datasetgan.annotation.repainting import ANSWERS
 from medseg_gan.systems.datasetgan.factory import LabelFactory, num_generated, write_pairs
 from medseg_gan.systems.datasetgan.interpreter.agreement import agreement
-from medseg_gan.systems.datasetgan.interpreter.choice import choose_labeller, member_settings, without_ignored
+from medseg_gan.systems.datasetgan.interpreter.masks import without_ignored
 from medseg_gan.systems.datasetgan.interpreter.model import Interpreter, load_interpreter
-from medseg_gan.systems.datasetgan.interpreter.selection import RESULT, Held, load_selection
+from medseg_gan.systems.datasetgan.interpreter.selection import RESULT, Held, choose_labeller, load_selection
+from medseg_gan.systems.datasetgan.interpreter.settings import TrainInterpreter
 from medseg_gan.systems.datasetgan.interpreter.training import train_interpreter as train_ensemble
 from medseg_gan.systems.datasetgan.quality.stage import learn_quality, measure_quality
 from medseg_gan.systems.datasetgan.recipe import (
@@ -54,7 +55,6 @@ from medseg_gan.systems.datasetgan.recipe import (
     Prepare,
     Synthesize,
     TrainGan,
-    TrainInterpreter,
 )
 from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor
 from medseg_gan.systems.datasetgan.samples.images import (
@@ -326,20 +326,13 @@ def fit_interpreter(
     return train_ensemble(
         folder,
         rendered,
-        without_ignored(labels, config, lookup_table(preparation.labels)),
+        without_ignored(labels, config.ignore, lookup_table(preparation.labels)),
+        config.model_copy(update={"labeller": chosen.labeller, "loss": chosen.loss}) if chosen else config,
         num_classes=num_classes,
         seed=mix_seed(inputs.seed, "interpreter"),
-        variant=config.features,
-        labeller=chosen.labeller if chosen else config.labeller,
-        loss=chosen.loss if chosen else config.loss,
-        members=config.members,
-        max_epochs=config.max_epochs,
-        steps=config.steps,
-        image_steps=config.image_steps,
-        image_members=config.image_members,
+        precision=inputs.precision,
         workers=process_count(config.workers, inputs.device),
         calibration=chosen.calibration if chosen else None,
-        **member_settings(config, inputs.precision),
     )
 
 
@@ -357,7 +350,7 @@ def train_interpreter(config: TrainInterpreter, folder: Path, inputs: Inputs) ->
         image_from = annotation.inversion.image_from if own_image else "reconstruction"  # as the features are
         rendered, labels = teaching_examples(where / "annotated", rendered, labels, store, image_from)
     held_out = _held_out(where / "held_out", source)
-    taught = without_ignored(labels, config, annotated.table)
+    taught = without_ignored(labels, config.ignore, annotated.table)
     choose_labeller(folder, rendered, taught, config, inputs, annotated.table.num_classes, held_out)
     interpreter = fit_interpreter(folder, rendered, labels, config, inputs, annotated.table.num_classes)
     counts = {"sampled": who["sampled"], "rejected": sum(who["rejected"].values()), "reasons": who["rejected"]}

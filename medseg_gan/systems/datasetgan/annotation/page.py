@@ -25,8 +25,9 @@ from medseg_gan.running.plain_yaml import read_yaml
 from medseg_gan.running.recipe import import_object, list_recipes
 from medseg_gan.running.stages import Plan
 from medseg_gan.systems.datasetgan.annotation.annotators import LUNGS, same_images
+from medseg_gan.systems.datasetgan.interpreter.settings import InterpreterTraining, TrainInterpreter
 from medseg_gan.systems.datasetgan.interpreter.training import train_interpreter
-from medseg_gan.systems.datasetgan.recipe import Annotate, DatasetGanRecipe, TrainInterpreter
+from medseg_gan.systems.datasetgan.recipe import Annotate, DatasetGanRecipe
 from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor
 from medseg_gan.systems.datasetgan.samples.images import ImageSource, Sampling
 from medseg_gan.training.stylegan2 import load_generator
@@ -114,7 +115,7 @@ def build_guide(plan: Plan, device: str = "auto", quick: Quick | None = None) ->
             psi=settings.annotate.truncation_psi,
             precision=plan.precision(),
         )
-        train = InterpreterTraining(
+        train = PageTraining(
             generator, sampling, folder, table, settings.train_interpreter, settings.run.seed, device, quick or Quick()
         )
     return Guide(work, rules, train)
@@ -132,7 +133,7 @@ def lung_rule(table: LabelTable, pixel_mm: float) -> Rule:
 
 
 @dataclass(frozen=True)
-class InterpreterTraining:
+class PageTraining:
     """Trains an interpreter from the slices painted so far; called as `guide.Train` says.
 
     Attributes:
@@ -182,15 +183,17 @@ class InterpreterTraining:
                 folder,
                 painted,
                 torch.from_numpy(labels).to(device),
+                InterpreterTraining(
+                    features=self.config.features,
+                    labeller="average" if images_too else "features",
+                    loss="whole_image",
+                    members=min(done + 1, quick.members),
+                    steps=quick.steps,
+                    image_members=max(1, done + 1 - quick.members),
+                    image_width=self.config.image_width,
+                ),
                 num_classes=self.table.num_classes,
                 seed=mix_seed(self.seed, "annotation page"),
-                variant=self.config.features,
-                labeller="average" if images_too else "features",
-                loss="whole_image",
-                members=min(done + 1, quick.members),
-                steps=quick.steps,
-                image_members=max(1, done + 1 - quick.members),
-                image_width=self.config.image_width,
                 precision=self.sampling.precision,
             )
         say("labelling the other images")

@@ -1,97 +1,101 @@
-"""The choice of the labeller as a recipe asks for it: from settings to the cross-validation and back."""
+"""Which of several labellers to take, by their figures in each fold, and how that is told."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
-from medseg_gan.labels import UNLABELLED, LabelTable
-from medseg_gan.machine.seeding import mix_seed
-from medseg_gan.running.stages import Inputs
-from medseg_gan.systems.datasetgan.interpreter.selection import (
-    CANDIDATES,
-    PIXEL_STEPS,
-    Held,
-    Selection,
-    load_selection,
-    select_labeller,
-)
-from medseg_gan.systems.datasetgan.recipe import TrainInterpreter
-from medseg_gan.systems.datasetgan.samples.images import Rendered
-from medseg_gan.training.pool import process_count
+import numpy as np
 
 
-def choose_labeller(
-    folder: Path,
-    annotated: Rendered,
-    labels: Tensor,
-    config: TrainInterpreter,
-    inputs: Inputs,
-    num_classes: int,
-    held_out: Held | None,
-) -> Selection | None:
-    """Cross-validate where the recipe wants a choice or a calibration; an earlier outcome in the folder is kept.
+def choose(folds: dict[str, Sequence[float]], pooled: dict[str, float]) -> tuple[str, str, dict[str, Any]]:
+    """The best candidate, the one to take, and how each compares with the best, fold by fold.
+
+    A candidate ties with the best where the mean of its differences is within their standard error (Breiman et al.,
+    1984: the rule of one standard error); of those that tie, the first is taken.
 
     Args:
-        folder: of the stage.
-        annotated: the annotated images with their features.
-        labels: `(N, R, R)` class ids, 255 where unlabelled.
-        config: settings of the stage.
-        inputs: of the stage.
-        num_classes: K, background included.
-        held_out: further labelled images, where there are some.
+        folds: figures of each candidate in every fold; the first is the simplest.
+        pooled: figure of each candidate over all folds.
     """
-    calibrate = config.calibration
-    if calibrate == "auto":
-        calibrate = "per_class" if config.labeller == "auto" else "none"
-    if config.labeller != "auto" and calibrate == "none":
-        return None
-    if (found := load_selection(folder)) is not None:
-        return found
-    candidates: dict[str, dict[str, str]] = {name: CANDIDATES[name] for name in config.candidates}
-    if config.labeller != "auto":
-        candidates = {config.labeller: {"labeller": config.labeller, "loss": config.loss}}
-    steps = config.fold_steps or config.steps
-    return select_labeller(
-        folder,
-        annotated,
-        labels,
-        candidates,
-        num_classes=num_classes,
-        seed=mix_seed(inputs.seed, "selection"),
-        folds=config.folds,
-        settings={
-            "variant": config.features,
-            "members": min(config.members, config.fold_members),
-            "image_members": min(config.image_members, config.fold_members),
-            "max_epochs": config.max_epochs,
-            "steps": steps,
-            "image_steps": config.fold_steps or config.image_steps,
-            "max_steps": PIXEL_STEPS * steps,
-            **member_settings(config, inputs.precision),
-        },
-        calibrate=calibrate,
-        workers=process_count(config.workers, inputs.device),
-        held_out=held_out,
-    )
+    best = max(pooled, key=lambda name: pooled[name])  # the first of equals
+    compared = {}
+    for name in folds:
+        behind = np.array(folds[best]) - np.array(folds[name])
+        error = float(behind.std(ddof=1) / np.sqrt(len(behind)))
+        compared[name] = {
+            "behind": float(behind.mean()),
+            "standard_error": error,
+            "tie": name == best or bool(behind.mean() <= error),
+        }
+    chosen = next(name for name in folds if compared[name]["tie"])
+    return best, chosen, compared
 
 
-def member_settings(config: TrainInterpreter, precision: str) -> dict[str, Any]:
-    """Settings of every network, in a fold as in the end."""
+def report_of(
+    found: dict[str, dict[str, Any]],
+    candidates: dict[str, dict[str, str]],
+    settings: dict[str, Any],
+    folds: int,
+    images: int,
+) -> dict[str, Any]:
+    """What `selection.json` says.
+
+    Args:
+        found: figures of each candidate, `pooled`, in the `folds` and on `held_out` images.
+        candidates: settings of each.
+        settings: of the trainings in a fold.
+        folds: number of folds.
+        images: number of annotated images.
+    """
+    pooled = {name: one["pooled"] for name, one in found.items()}
+    best, chosen, compared = choose({name: one["folds"] for name, one in found.items()}, pooled)
+    ranked = sorted(pooled, key=lambda name: -pooled[name])
+    entries = {
+        name: {
+            "settings": candidates[name],
+            "miou": one["pooled"],
+            "folds": one["folds"],
+            **compared[name],
+            **({"held_out_mean_of_folds": float(np.mean(one["held_out"]))} if one["held_out"] else {}),
+        }
+        for name, one in found.items()
+    }
     return {
-        "preset": config.preset,
-        "pixel_batch": config.pixel_batch,
-        "class_balanced": config.class_balanced,
-        "shared_batches": config.shared_batches,
-        "image_width": config.image_width,
-        "precision": precision,
+        "version": 1,
+        "chosen": chosen,
+        "best": best,
+        "sentence": _sentence(best, chosen, ranked, pooled, compared, folds, images),
+        "images": images,
+        "fold_count": folds,
+        "fold_settings": {name: value for name, value in settings.items() if value is not None},
+        "candidates": entries,
     }
 
 
-def without_ignored(labels: Tensor, config: TrainInterpreter, table: LabelTable) -> Tensor:
-    """Labels in which ignored classes are unlabelled."""
-    for name in config.ignore:
-        labels = labels.where(labels != table.id_of(name), UNLABELLED)
-    return labels
+def _sentence(
+    best: str,
+    chosen: str,
+    ranked: Sequence[str],
+    pooled: dict[str, float],
+    compared: dict[str, Any],
+    folds: int,
+    images: int,
+) -> str:
+    where = f"in {folds}-fold cross-validation on {images} annotated images"
+    if len(ranked) == 1:
+        return f"labeller {chosen}: mIoU {pooled[chosen]:.3f} {where}"
+    text = f"labeller {chosen}: mIoU {pooled[chosen]:.3f} {where}"
+    if chosen != best:
+        behind = compared[chosen]
+        return (
+            f"{text}; {best} has {pooled[best]:.3f}, a tie ({behind['behind']:.3f} ± {behind['standard_error']:.3f} "
+            "over folds), and the simpler is taken"
+        )
+    second = ranked[1]
+    behind = compared[second]
+    words = "a tie" if behind["tie"] else "behind"
+    return (
+        f"{text}; next {second} {pooled[second]:.3f}, {words} "
+        f"({behind['behind']:.3f} ± {behind['standard_error']:.3f} over folds)"
+    )

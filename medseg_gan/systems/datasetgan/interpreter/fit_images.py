@@ -1,4 +1,4 @@
-"""How one member of the interpreter learns: from sampled pixels (the papers) or from whole images."""
+"""How one member of the interpreter learns from whole images, by features alone or together with the image."""
 
 from __future__ import annotations
 
@@ -6,81 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from medseg_gan.errors import MedsegError
-from medseg_gan.labels import UNLABELLED
 from medseg_gan.losses.segmentation import class_weights, weighted_ce_dice
 from medseg_gan.machine.device import autocast
 from medseg_gan.machine.seeding import seed_step, torch_generator
 from medseg_gan.networks.interpreter import JointSegmenter, PixelClassifier
-from medseg_gan.systems.datasetgan.interpreter.pixel_order import PixelOrder
-from medseg_gan.systems.datasetgan.samples.features import gather_pixels, project_maps
+from medseg_gan.systems.datasetgan.interpreter.masks import class_counts
+from medseg_gan.systems.datasetgan.samples.features import project_maps
 from medseg_gan.training.augment import AIR, draw_affine, vary_intensity, warp
-
-FIRST_STOPPING_EPOCH = 4
-PATIENCE = 50
-"""The published early stop: from the fifth epoch on, a classifier ends once more than this many batches running fail
-to improve on its best loss so far."""
-
-
-def fit_pixels(
-    classifier: PixelClassifier,
-    maps: Sequence[Tensor],
-    labels: Tensor,
-    *,
-    seed: tuple[int | str, ...],
-    lr: float,
-    max_epochs: int = 100,
-    batch: int = 64,
-    early_stop: bool = True,
-    class_balanced: bool = False,
-    precision: str = "fp32",
-) -> int:
-    """Train one classifier on single pixels of all images, each once an epoch (DatasetGAN; Adam, cross-entropy).
-
-    Feature vectors are read from the maps at native size, as many as a step needs: the same numbers as rows of the
-    hypercolumn, in a thousandth of its memory. `fit_pixels_together` trains a whole ensemble; this is its measure.
-
-    Args:
-        classifier: trained in place.
-        maps: `(N, C_i, r_i, r_i)` feature maps of the annotated images.
-        labels: `(N, R, R)` class ids; pixels of 255 are left out.
-        seed: of the order of the pixels.
-        lr: learning rate.
-        max_epochs: over all labelled pixels.
-        batch: pixels a step.
-        early_stop: see `PATIENCE`.
-        class_balanced: see `PixelOrder`.
-        precision: of the classifier.
-
-    Returns:
-        Steps taken.
-
-    Raises:
-        MedsegError: the loss is not finite.
-    """
-    resolution = labels.shape[-1]
-    truth = labels.flatten().long()
-    order = PixelOrder(labels, class_balanced)
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=lr)
-    classifier.train()
-    step, best, failures = 0, float("inf"), 0
-    for epoch in range(max_epochs):
-        for pixels in order.labelled[order.epoch(seed, epoch).long().to(labels.device)].split(batch):
-            if len(pixels) < 2:
-                continue  # batch norm has no variance of one pixel
-            rows = gather_pixels(maps, pixels, resolution)
-            with autocast(labels.device.type, precision):
-                logits = classifier(rows)
-            loss = functional.cross_entropy(logits.float(), truth[pixels])
-            value = _update(optimizer, loss, step)
-            step += 1
-            if early_stop and epoch >= FIRST_STOPPING_EPOCH:
-                best, failures = (value, 0) if value < best else (best, failures + 1)
-                if failures > PATIENCE:
-                    return step
-    return step
 
 
 def fit_images(
@@ -182,7 +116,11 @@ def _fit_whole(
     network.train()
     for step, rows in enumerate(_batches(len(labels), batch, steps, seed)):
         logits, target = answer(step, rows.to(labels.device))
-        _update(optimizer, weighted_ce_dice(logits.float(), target.long(), weights), step)
+        loss = weighted_ce_dice(logits.float(), target.long(), weights)
+        check_finite(loss.item(), step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
         schedule.step()
 
 
@@ -198,22 +136,6 @@ def check_finite(loss: float, step: int) -> None:
         )
 
 
-def class_counts(labels: Tensor, num_classes: int) -> Tensor:
-    """Labelled pixels of each class, `(K,)` int64."""
-    return torch.bincount(labels[labels != UNLABELLED].long().flatten(), minlength=num_classes)
-
-
-def drop_small_classes(labels: Tensor, min_pixels: int) -> Tensor:
-    """Make a class background in every image where it has fewer than `min_pixels` pixels (DatasetGAN: 30)."""
-    labels = labels.clone()
-    for label in labels:
-        for index in label.unique().tolist():
-            inside = label == index
-            if index != UNLABELLED and inside.sum() < min_pixels:
-                label[inside] = 0
-    return labels
-
-
 def _batches(count: int, batch: int, steps: int, seed: tuple[int | str, ...]) -> Iterator[Tensor]:
     """Image numbers of each step; every image once before any a second time."""
     ahead = torch.empty(0, dtype=torch.int64)
@@ -224,12 +146,3 @@ def _batches(count: int, batch: int, steps: int, seed: tuple[int | str, ...]) ->
             ahead, epoch = torch.cat([ahead, order]), epoch + 1
         yield ahead[:batch]
         ahead = ahead[batch:]
-
-
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor, step: int) -> float:
-    value = loss.item()
-    check_finite(value, step)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return value

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from medseg_gan.labels import UNLABELLED
 from medseg_gan.machine.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.machine.device import autocast
 from medseg_gan.machine.memory import keep_freed_memory
+from medseg_gan.machine.seeding import torch_generator
 from medseg_gan.networks.classifier_stack import ClassifierStack
 from medseg_gan.networks.interpreter import PixelClassifier
-from medseg_gan.systems.datasetgan.interpreter.fit_images import FIRST_STOPPING_EPOCH, PATIENCE, check_finite
-from medseg_gan.systems.datasetgan.interpreter.pixel_order import PixelOrder
+from medseg_gan.systems.datasetgan.interpreter.fit_images import check_finite
 from medseg_gan.systems.datasetgan.samples.features import gather_pixels
+
+FIRST_STOPPING_EPOCH = 4
+PATIENCE = 50
+"""The published early stop: from the fifth epoch on, a classifier ends once more than this many batches running fail
+to improve on its best loss so far."""
 
 SAVE_SECONDS = 300.0
 """How much work an interruption can lose."""
@@ -47,10 +53,10 @@ def fit_pixels_together(
     unfinished: Path | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> dict[int, int]:
-    """Train classifiers as `fit_pixels` would each alone, up to rounding, in a fraction of the time.
+    """Train classifiers on single pixels of all images, each once an epoch (DatasetGAN; Adam, cross-entropy).
 
-    Each member has its own order of pixels and its own early stop: one that has stopped is left as it is, and the
-    others go on in a smaller stack. The classifiers are trained in place.
+    Returns the steps of each. A member learns, up to rounding, what it would alone, in a fraction of the time: it has
+    its own order of pixels and its own early stop. The classifiers are trained in place.
 
     Args:
         classifiers: by number; of one shape.
@@ -64,70 +70,101 @@ def fit_pixels_together(
         early_stop: see `PATIENCE`.
         class_balanced: see `PixelOrder`.
         shared_batches: all members see the same pixels, gathered once: cheaper, and members that differ less.
-        precision: of the classifiers; `bf16` halves the time of a step where a processor multiplies in it.
+        precision: of the classifiers.
         on_done: called with the number of each member that has ended, once its classifier holds what it learnt.
         unfinished: file for the state of an interrupted training, from which the same call goes on.
         save_seconds: between its updates.
-
-    Returns:
-        Steps that each member has taken.
 
     Raises:
         MedsegError: the loss is not finite.
     """
     keep_freed_memory()  # the stacked gradients would be mapped anew each step: a third of the time at 256 x 256
-    training = _Training(classifiers, lr, precision)
-    if unfinished is not None and unfinished.exists():
-        training.resume(unfinished)
+    training = _Training(classifiers, lr, precision, on_done)
+    training.resume(unfinished)
     order, truth, resolution = PixelOrder(labels, class_balanced), labels.flatten().long(), labels.shape[-1]
-    steps: dict[int, int] = {}
     saved = time.monotonic()
-
-    def end(positions: Sequence[int]) -> None:
-        for number in training.end(positions):
-            steps[number] = training.step
-            on_done(number)
-
-    while training.epoch < max_epochs:
-        members = [SHARED] if shared_batches else training.numbers
-        orders = dict(zip(members, (order.epoch((*seed, member), training.epoch) for member in members), strict=True))
-        for start in range(training.start, len(order) - 1, batch):  # batch norm has no variance of one last pixel
-            now = [SHARED] if shared_batches else training.numbers
-            chosen = torch.stack([orders[member][start : start + batch] for member in now]).long()
-            pixels = order.labelled[chosen.to(labels.device)]  # (M or 1, B)
-            rows = gather_pixels(maps, pixels.flatten(), resolution)
-            training.learn(rows if shared_batches else rows.unflatten(0, pixels.shape), truth[pixels])
-            training.start = start + batch
-            last = training.step == max_steps
-            stopping = early_stop and training.epoch >= FIRST_STOPPING_EPOCH
-            if stopping or last or len(training.losses) == LOOK_EVERY:
-                values = training.look()
-                if stopping:
-                    end(training.count_failures(values))
-            if last:
-                end(range(len(training.numbers)))
-            if not training.numbers:
-                return steps
-            if unfinished is not None and time.monotonic() - saved >= save_seconds:
-                training.save(unfinished)
-                saved = time.monotonic()
-        training.epoch, training.start = training.epoch + 1, 0
+    for chosen in training.batches(order, seed, batch, max_epochs, shared_batches):
+        pixels = order.labelled[chosen.to(labels.device)]  # (M or 1, B)
+        rows = gather_pixels(maps, pixels.flatten(), resolution)
+        training.learn(rows if shared_batches else rows.unflatten(0, pixels.shape), truth[pixels])
+        training.stop(early_stop, max_steps)
+        if unfinished is not None and training.numbers and time.monotonic() - saved >= save_seconds:
+            training.save(unfinished)
+            saved = time.monotonic()
     training.look()
-    end(range(len(training.numbers)))
-    return steps
+    training.end(range(len(training.numbers)))
+    return training.steps
+
+
+class PixelOrder:
+    """Labelled pixels in a random order of each member and epoch, drawn again the same whenever it is asked for.
+
+    Args:
+        labels: `(N, R, R)` class ids; pixels of 255 are left out.
+        class_balanced: every class that occurs is drawn equally often, its pixels with replacement; otherwise each
+            pixel comes once an epoch, as in the papers.
+    """
+
+    def __init__(self, labels: Tensor, class_balanced: bool = False) -> None:
+        truth = labels.flatten()
+        self.labelled = (truth != UNLABELLED).nonzero().squeeze(1)
+        self.classes: list[Tensor] = []  # positions within `labelled`, by class
+        if class_balanced:
+            found = truth[self.labelled].cpu()
+            self.classes = [(found == index).nonzero().squeeze(1) for index in found.unique().tolist()]
+
+    def __len__(self) -> int:
+        """Pixels of an epoch."""
+        return len(self.labelled)
+
+    def epoch(self, seed: tuple[int | str, ...], number: int) -> Tensor:
+        """Positions within `labelled`, `(P,)` int32 on the CPU.
+
+        Args:
+            seed: of the member.
+            number: of the epoch, from 0.
+        """
+        generator = torch_generator(*seed, "epoch", number)
+        if not self.classes:
+            return torch.randperm(len(self), generator=generator).int()
+        drawn = torch.randint(len(self.classes), (len(self),), generator=generator)
+        place = torch.rand(len(self), generator=generator, dtype=torch.float64)
+        order = torch.empty(len(self), dtype=torch.int32)
+        for index, positions in enumerate(self.classes):
+            mine = drawn == index
+            order[mine] = positions[(place[mine] * len(positions)).long()].int()
+        return order
 
 
 class _Training:
     """The members that still learn, their optimiser and where they stand."""
 
-    def __init__(self, classifiers: Mapping[int, PixelClassifier], lr: float, precision: str) -> None:
-        self.classifiers, self.lr, self.precision = classifiers, lr, precision
+    def __init__(
+        self, classifiers: Mapping[int, PixelClassifier], lr: float, precision: str, on_done: Callable[[int], None]
+    ) -> None:
+        self.classifiers, self.lr, self.precision, self.on_done = classifiers, lr, precision, on_done
+        self.steps: dict[int, int] = {}  # taken by each member that has ended
         self.numbers = sorted(classifiers)
         self.epoch = self.start = self.step = 0  # `start` counts the pixels of the epoch that were seen
         self.best, self.failures = [float("inf")] * len(self.numbers), [0] * len(self.numbers)
         self.losses: list[Tensor] = []  # of the steps since the last look
         self.stack = ClassifierStack([classifiers[number] for number in self.numbers])
         self.optimizer = self._adam()
+
+    def batches(
+        self, order: PixelOrder, seed: tuple[int | str, ...], batch: int, max_epochs: int, shared: bool
+    ) -> Iterator[Tensor]:
+        """Positions `(M, B)` or `(1, B)` within the labelled pixels for each step, from where the training stands."""
+        while self.epoch < max_epochs:
+            members = [SHARED] if shared else self.numbers
+            orders = dict(zip(members, (order.epoch((*seed, member), self.epoch) for member in members), strict=True))
+            for start in range(self.start, len(order) - 1, batch):  # batch norm has no variance of one last pixel
+                self.start = start + batch
+                now = [SHARED] if shared else self.numbers  # fewer, once some have stopped
+                yield torch.stack([orders[member][start : start + batch] for member in now]).long()
+                if not self.numbers:
+                    return
+            self.epoch, self.start = self.epoch + 1, 0
 
     def learn(self, rows: Tensor, target: Tensor) -> None:
         """One step of all members on rows `(M, B, D)` or `(B, D)`, classes `(M, B)` or `(1, B)`."""
@@ -154,6 +191,16 @@ class _Training:
         self.losses.clear()
         return values[-1]
 
+    def stop(self, early_stop: bool, max_steps: int | None) -> None:
+        """Let the members go that end with this step."""
+        early, last = early_stop and self.epoch >= FIRST_STOPPING_EPOCH, self.step == max_steps
+        if early or last or len(self.losses) == LOOK_EVERY:
+            values = self.look()
+            if early:
+                self.end(self.count_failures(values))
+            if last:
+                self.end(range(len(self.numbers)))
+
     def count_failures(self, values: Sequence[float]) -> list[int]:
         """Positions of the members whose early stop has come."""
         for k, value in enumerate(values):
@@ -161,22 +208,26 @@ class _Training:
             self.best[k], self.failures[k] = (value, 0) if better else (self.best[k], self.failures[k] + 1)
         return [k for k, count in enumerate(self.failures) if count > PATIENCE]
 
-    def end(self, positions: Sequence[int]) -> list[int]:
-        """Let members go with what they have learnt; returns their numbers."""
+    def end(self, positions: Sequence[int]) -> None:
+        """Let members go with what they have learnt."""
         if not positions:
-            return []
+            return
         self.stack.restore({k: self.classifiers[self.numbers[k]] for k in positions})
         gone = [self.numbers[k] for k in positions]
         self._keep([k for k in range(len(self.numbers)) if k not in positions])
-        return gone
+        for number in gone:
+            self.steps[number] = self.step
+            self.on_done(number)
 
     def save(self, path: Path) -> None:
         """Keep the state, from which `resume` goes on."""
         plain = {name: getattr(self, name) for name in ("numbers", "epoch", "start", "step", "best", "failures")}
         save_checkpoint(path, **plain, stack=self.stack, optimizer=self.optimizer)
 
-    def resume(self, path: Path) -> None:
+    def resume(self, path: Path | None) -> None:
         """Go on from a kept state, with those of its members that have not ended since; others begin anew."""
+        if path is None or not path.exists():
+            return
         kept = load_checkpoint(path)
         if not set(self.numbers) <= set(kept["numbers"]):
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,20 @@ from medseg_gan.evaluation.segmentation import confusion, scores
 from medseg_gan.machine.atomic import atomic_path, read_json, write_json
 from medseg_gan.machine.device import autocast
 from medseg_gan.machine.seeding import mix_seed, numpy_rng
+from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.datasetgan.interpreter.agreement import agreement
 from medseg_gan.systems.datasetgan.interpreter.calibration import Calibration, fit_calibration
+from medseg_gan.systems.datasetgan.interpreter.choice import report_of
+from medseg_gan.systems.datasetgan.interpreter.settings import InterpreterTraining, TrainInterpreter
 from medseg_gan.systems.datasetgan.interpreter.training import train_interpreter
 from medseg_gan.systems.datasetgan.samples.images import ImageSource, Rendered
 from medseg_gan.training.log import say
-from medseg_gan.training.pool import run_jobs
+from medseg_gan.training.pool import process_count, run_jobs
 
-CANDIDATES: dict[str, dict[str, str]] = {
+Labeller = dict[str, str]
+"""What a candidate changes in the settings: `labeller` and `loss`."""
+
+CANDIDATES: dict[str, Labeller] = {
     "image": {"labeller": "image", "loss": "whole_image"},
     "whole_image": {"labeller": "features", "loss": "whole_image"},
     "joint": {"labeller": "joint", "loss": "whole_image"},
@@ -60,17 +65,96 @@ class Selection:
     calibration: Calibration | None
 
 
+@dataclass(frozen=True)
+class Trial:
+    """How labellers are tried.
+
+    Attributes:
+        how: settings of the training in a fold, but for what a candidate changes.
+        candidates: settings `labeller` and `loss` of each by name, the one to keep in a tie first.
+        folds: parts of the images; fewer where there are fewer images.
+        calibrate: `none`, `temperature` or `per_class`.
+        max_steps: of pixel classifiers at most.
+        precision: `fp32` or `bf16`.
+    """
+
+    how: InterpreterTraining
+    candidates: dict[str, Labeller]
+    folds: int
+    calibrate: str
+    max_steps: int
+    precision: str
+
+    def training(self, labeller: Labeller) -> InterpreterTraining:
+        """Settings of a candidate's training."""
+        return self.how.model_copy(update=labeller)
+
+    def told(self) -> dict[str, Any]:
+        """Settings of the folds, for the report."""
+        members = {"variant": self.how.features, "members": self.how.members, "image_members": self.how.image_members}
+        alike = ("max_epochs", "steps", "image_steps", "preset", "pixel_batch", "class_balanced", "shared_batches")
+        steps = {name: getattr(self.how, name) for name in (*alike, "image_width")}
+        return {**members, **steps, "max_steps": self.max_steps, "precision": self.precision}
+
+
+def trial_of(config: TrainInterpreter, precision: str) -> Trial | None:
+    """What a recipe wants to be tried; None where it names a labeller and no calibration."""
+    calibrate = config.calibration
+    if calibrate == "auto":
+        calibrate = "per_class" if config.labeller == "auto" else "none"
+    if config.labeller != "auto" and calibrate == "none":
+        return None
+    candidates: dict[str, Labeller] = {name: CANDIDATES[name] for name in config.candidates}
+    if config.labeller != "auto":
+        candidates = {config.labeller: {"labeller": config.labeller, "loss": config.loss}}
+    steps = config.fold_steps or config.steps
+    fewer = {
+        "members": min(config.members, config.fold_members),
+        "image_members": min(config.image_members, config.fold_members),
+        "steps": steps,
+        "image_steps": config.fold_steps or config.image_steps,
+    }
+    how = config.model_copy(update=fewer)
+    return Trial(how, candidates, config.folds, calibrate, PIXEL_STEPS * steps, precision)
+
+
+def choose_labeller(
+    folder: Path,
+    annotated: Rendered,
+    labels: Tensor,
+    config: TrainInterpreter,
+    inputs: Inputs,
+    num_classes: int,
+    held_out: Held | None,
+) -> Selection | None:
+    """Cross-validate where the recipe wants a choice or a calibration; an earlier outcome in the folder is kept.
+
+    Args:
+        folder: of the stage.
+        annotated: the annotated images with their features.
+        labels: `(N, R, R)` class ids, 255 where unlabelled.
+        config: settings of the stage.
+        inputs: of the stage.
+        num_classes: K, background included.
+        held_out: further labelled images, where there are some.
+    """
+    trial = trial_of(config, inputs.precision)
+    if trial is None or (found := load_selection(folder)) is not None:
+        return None if trial is None else found
+    seed, workers = mix_seed(inputs.seed, "selection"), process_count(config.workers, inputs.device)
+    return select_labeller(
+        folder, annotated, labels, trial, num_classes=num_classes, seed=seed, workers=workers, held_out=held_out
+    )
+
+
 def select_labeller(
     folder: Path,
     annotated: Rendered,
     labels: Tensor,
-    candidates: dict[str, dict[str, str]],
+    trial: Trial,
     *,
     num_classes: int,
     seed: int,
-    folds: int,
-    settings: dict[str, Any],
-    calibrate: str,
     workers: int,
     held_out: Held | None = None,
 ) -> Selection:
@@ -82,17 +166,52 @@ def select_labeller(
         folder: of the stage.
         annotated: the annotated images with their features.
         labels: `(N, R, R)` uint8 class ids, 255 where nobody said.
-        candidates: settings `labeller` and `loss` of each by name, the one to keep in a tie first.
+        trial: what is tried.
         num_classes: K, background included.
         seed: of the folds and of the trainings.
-        folds: parts of the images; fewer where there are fewer images.
-        settings: further arguments of `train_interpreter` in every fold.
-        calibrate: `none`, `temperature` or `per_class`.
         workers: folds at a time, in processes of one thread.
         held_out: further labelled images; every fold's labeller is tried on them too.
 
     Raises:
         MedsegError: there is but one image, or a training fails.
+    """
+    parts = _folds(annotated, trial.folds, seed)
+    trainings = {name: _training_of(labeller, trial.candidates) for name, labeller in trial.candidates.items()}
+    jobs: dict[str, dict[str, Any]] = {
+        _fold_name(labeller, fold): {
+            "path": folder / FOLDS / f"{_fold_name(labeller, fold)}.npz",
+            "annotated": annotated,
+            "labels": labels,
+            "left_out": left_out,
+            "trial": trial,
+            "labeller": labeller,
+            "num_classes": num_classes,
+            "seed": mix_seed(seed, "fold", fold),
+            "held_out": held_out,
+        }
+        for fold, left_out in enumerate(parts)
+        for labeller in trainings.values()
+    }
+    missing = {name: job for name, job in jobs.items() if not job["path"].is_file()}
+    run_jobs(cross_validate_fold, missing, workers, "train_interpreter: folds", total=len(jobs))
+    found = {name: _gather(folder / FOLDS, how, trainings[name], len(parts)) for name, how in trial.candidates.items()}
+    report = report_of(found, trial.candidates, trial.told(), len(parts), len(np.unique(annotated.indices.cpu())))
+    best = found[report["chosen"]]
+    calibration = None
+    if trial.calibrate != "none":
+        calibration = fit_calibration(torch.from_numpy(best["probs"]), torch.from_numpy(best["truth"]), trial.calibrate)
+        report["calibration"] = {**calibration.plain(), "pixels": len(best["truth"])}
+    write_json(folder / RESULT, report)
+    shutil.rmtree(folder / FOLDS)
+    say(f"train_interpreter: {report['sentence']}")
+    return Selection(**trial.candidates[report["chosen"]], calibration=calibration)
+
+
+def _folds(annotated: Rendered, folds: int, seed: int) -> list[np.ndarray]:
+    """Positions that each fold leaves out; an image that counts several times is left out as one.
+
+    Raises:
+        MedsegError: there is but one image.
     """
     units, unit_of = np.unique(annotated.indices.cpu().numpy(), return_inverse=True)
     folds = min(folds, len(units))
@@ -101,35 +220,7 @@ def select_labeller(
             "one annotated image cannot be cross-validated; name train_interpreter.labeller, or annotate more"
         )
     fold_of = (numpy_rng(seed, "folds").permutation(len(units)) % folds)[unit_of]
-    trainings = {name: _training_of(how, candidates) for name, how in candidates.items()}
-    jobs: dict[str, dict[str, Any]] = {
-        _fold_name(how, fold): {
-            "path": folder / FOLDS / f"{_fold_name(how, fold)}.npz",
-            "annotated": annotated,
-            "labels": labels,
-            "left_out": np.flatnonzero(fold_of == fold),
-            "how": how,
-            "num_classes": num_classes,
-            "seed": mix_seed(seed, "fold", fold),
-            "settings": settings,
-            "held_out": held_out,
-        }
-        for fold in range(folds)
-        for how in trainings.values()
-    }
-    missing = {name: job for name, job in jobs.items() if not job["path"].is_file()}
-    run_jobs(cross_validate_fold, missing, workers, "train_interpreter: folds", total=len(jobs))
-    found = {name: _gather(folder / FOLDS, how, trainings[name], folds) for name, how in candidates.items()}
-    report = _report(found, candidates, settings, folds, len(units))
-    best = found[report["chosen"]]
-    calibration = None
-    if calibrate != "none":
-        calibration = fit_calibration(torch.from_numpy(best["probs"]), torch.from_numpy(best["truth"]), calibrate)
-        report["calibration"] = {**calibration.plain(), "pixels": len(best["truth"])}
-    write_json(folder / RESULT, report)
-    shutil.rmtree(folder / FOLDS)
-    say(f"train_interpreter: {report['sentence']}")
-    return Selection(**candidates[report["chosen"]], calibration=calibration)
+    return [np.flatnonzero(fold_of == fold) for fold in range(folds)]
 
 
 def load_selection(folder: Path) -> Selection | None:
@@ -149,10 +240,10 @@ def cross_validate_fold(
     annotated: Rendered,
     labels: Tensor,
     left_out: np.ndarray,
-    how: dict[str, Any],
+    trial: Trial,
+    labeller: Labeller,
     num_classes: int,
     seed: int,
-    settings: dict[str, Any],
     held_out: Held | None,
 ) -> None:
     """Train without some images and label them, by every labeller that the training makes; a job of its own."""
@@ -160,7 +251,14 @@ def cross_validate_fold(
     out = torch.from_numpy(left_out)
     folder = path.with_suffix("")
     interpreter = train_interpreter(
-        folder, annotated.take(kept), labels[kept], num_classes=num_classes, seed=seed, **how, **settings
+        folder,
+        annotated.take(kept),
+        labels[kept],
+        trial.training(labeller),
+        num_classes=num_classes,
+        seed=seed,
+        precision=trial.precision,
+        max_steps=trial.max_steps,
     )
     truth = labels[out].cpu().numpy()
     rest = annotated.take(out)
@@ -168,7 +266,7 @@ def cross_validate_fold(
     result: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(out), 4):
         images, maps = rest.images[start : start + 4], [part[start : start + 4] for part in rest.maps]
-        with autocast(labels.device.type, settings["precision"]):
+        with autocast(labels.device.type, trial.precision):
             ballots = interpreter.count_each(images, maps)
         part = truth[start : start + 4]
         chosen = rng.permutation(part[0].size)[:PIXELS_KEPT]
@@ -187,31 +285,7 @@ def cross_validate_fold(
     shutil.rmtree(folder)
 
 
-def choose(folds: dict[str, Sequence[float]], pooled: dict[str, float]) -> tuple[str, str, dict[str, Any]]:
-    """The best candidate, the one to take, and how each compares with the best, fold by fold.
-
-    A candidate ties with the best where the mean of its differences is within their standard error (Breiman et al.,
-    1984: the rule of one standard error); of those that tie, the first is taken.
-
-    Args:
-        folds: figures of each candidate in every fold; the first is the simplest.
-        pooled: figure of each candidate over all folds.
-    """
-    best = max(pooled, key=lambda name: pooled[name])  # the first of equals
-    compared = {}
-    for name in folds:
-        behind = np.array(folds[best]) - np.array(folds[name])
-        error = float(behind.std(ddof=1) / np.sqrt(len(behind)))
-        compared[name] = {
-            "behind": float(behind.mean()),
-            "standard_error": error,
-            "tie": name == best or bool(behind.mean() <= error),
-        }
-    chosen = next(name for name in folds if compared[name]["tie"])
-    return best, chosen, compared
-
-
-def _training_of(how: dict[str, str], candidates: dict[str, dict[str, str]]) -> dict[str, str]:
+def _training_of(how: Labeller, candidates: dict[str, Labeller]) -> Labeller:
     """The training whose members make a labeller: that of a candidate `average` serves its two parts too."""
     for other in candidates.values():
         part = how["labeller"] == "image" or (how["labeller"] == "features" and how["loss"] == other["loss"])
@@ -220,11 +294,11 @@ def _training_of(how: dict[str, str], candidates: dict[str, dict[str, str]]) -> 
     return how
 
 
-def _fold_name(how: dict[str, str], fold: int) -> str:
+def _fold_name(how: Labeller, fold: int) -> str:
     return f"fold-{fold}-{how['labeller']}-{how['loss']}"
 
 
-def _gather(folder: Path, how: dict[str, str], training: dict[str, str], folds: int) -> dict[str, Any]:
+def _gather(folder: Path, how: Labeller, training: Labeller, folds: int) -> dict[str, Any]:
     """Out-of-fold answers of one candidate."""
     parts = []
     for fold in range(folds):
@@ -238,63 +312,3 @@ def _gather(folder: Path, how: dict[str, str], training: dict[str, str], folds: 
         "truth": np.concatenate([part["truth"] for part in parts]),
         "held_out": [float(part["held_out"]) for part in parts if "held_out" in part],
     }
-
-
-def _report(
-    found: dict[str, dict[str, Any]],
-    candidates: dict[str, dict[str, str]],
-    settings: dict[str, Any],
-    folds: int,
-    images: int,
-) -> dict[str, Any]:
-    pooled = {name: one["pooled"] for name, one in found.items()}
-    best, chosen, compared = choose({name: one["folds"] for name, one in found.items()}, pooled)
-    ranked = sorted(pooled, key=lambda name: -pooled[name])
-    entries = {
-        name: {
-            "settings": candidates[name],
-            "miou": one["pooled"],
-            "folds": one["folds"],
-            **compared[name],
-            **({"held_out_mean_of_folds": float(np.mean(one["held_out"]))} if one["held_out"] else {}),
-        }
-        for name, one in found.items()
-    }
-    return {
-        "version": 1,
-        "chosen": chosen,
-        "best": best,
-        "sentence": _sentence(best, chosen, ranked, pooled, compared, folds, images),
-        "images": images,
-        "fold_count": folds,
-        "fold_settings": {name: value for name, value in settings.items() if isinstance(value, (int, float, str))},
-        "candidates": entries,
-    }
-
-
-def _sentence(
-    best: str,
-    chosen: str,
-    ranked: Sequence[str],
-    pooled: dict[str, float],
-    compared: dict[str, Any],
-    folds: int,
-    images: int,
-) -> str:
-    where = f"in {folds}-fold cross-validation on {images} annotated images"
-    if len(ranked) == 1:
-        return f"labeller {chosen}: mIoU {pooled[chosen]:.3f} {where}"
-    text = f"labeller {chosen}: mIoU {pooled[chosen]:.3f} {where}"
-    if chosen != best:
-        behind = compared[chosen]
-        return (
-            f"{text}; {best} has {pooled[best]:.3f}, a tie ({behind['behind']:.3f} ± {behind['standard_error']:.3f} "
-            "over folds), and the simpler is taken"
-        )
-    second = ranked[1]
-    behind = compared[second]
-    words = "a tie" if behind["tie"] else "behind"
-    return (
-        f"{text}; next {second} {pooled[second]:.3f}, {words} "
-        f"({behind['behind']:.3f} ± {behind['standard_error']:.3f} over folds)"
-    )

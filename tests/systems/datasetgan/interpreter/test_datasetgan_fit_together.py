@@ -5,12 +5,11 @@ import copy
 import pytest
 import torch
 from feature_labels import merge_maps
+from one_by_one import fit_pixels
 
 from medseg_gan.errors import MedsegError
 from medseg_gan.networks.interpreter import PixelClassifier
-from medseg_gan.systems.datasetgan.interpreter.fit_images import fit_pixels
-from medseg_gan.systems.datasetgan.interpreter.fit_pixels import fit_pixels_together
-from medseg_gan.systems.datasetgan.interpreter.pixel_order import PixelOrder
+from medseg_gan.systems.datasetgan.interpreter.fit_pixels import PixelOrder, fit_pixels_together
 
 K, SEED = 3, (1, "pixels")
 

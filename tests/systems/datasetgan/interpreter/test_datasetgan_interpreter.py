@@ -6,18 +6,24 @@ import numpy as np
 import pytest
 import torch
 from feature_labels import small_source, truth_of
+from one_by_one import fit_pixels
 from torch.nn import functional
 
 from medseg_gan.errors import MedsegError
 from medseg_gan.networks.interpreter import PixelClassifier
+from medseg_gan.systems.datasetgan.interpreter import members
 from medseg_gan.systems.datasetgan.interpreter import training as ensemble
 from medseg_gan.systems.datasetgan.interpreter.agreement import agreement
 from medseg_gan.systems.datasetgan.interpreter.calibration import Calibration
-from medseg_gan.systems.datasetgan.interpreter.fit_images import drop_small_classes, fit_images, fit_pixels
+from medseg_gan.systems.datasetgan.interpreter.fit_images import fit_images
+from medseg_gan.systems.datasetgan.interpreter.masks import drop_small_classes
+from medseg_gan.systems.datasetgan.interpreter.members import PRESETS
 from medseg_gan.systems.datasetgan.interpreter.model import Interpreter, load_interpreter
+from medseg_gan.systems.datasetgan.interpreter.settings import InterpreterTraining
 from medseg_gan.systems.datasetgan.interpreter.tiles import classify_maps
-from medseg_gan.systems.datasetgan.interpreter.training import PRESETS, train_interpreter
+from medseg_gan.systems.datasetgan.interpreter.training import train_interpreter
 from medseg_gan.systems.datasetgan.samples.features import gather_pixels, upsample_maps
+from medseg_gan.systems.plan import plan_recipe
 from medseg_gan.training.segmenter import read_training
 
 K = 3
@@ -39,8 +45,10 @@ def labels(annotated):
 
 
 def train(folder, annotated, labels, **settings):
-    defaults = {"num_classes": K, "seed": 3, "loss": "whole_image", "members": 2, "steps": 12, "image_members": 1}
-    return train_interpreter(folder, annotated, labels, **{**defaults, **settings})
+    more = {name: settings.pop(name) for name in ("max_steps", "calibration") if name in settings}
+    defaults = {"loss": "whole_image", "members": 2, "steps": 12, "image_members": 1}
+    how = InterpreterTraining(**defaults | settings)
+    return train_interpreter(folder, annotated, labels, how, num_classes=K, seed=3, **more)
 
 
 def states(interpreter):
@@ -89,7 +97,7 @@ def test_finished_members_are_kept_and_an_interrupted_training_equals_a_whole_on
         return fit_images(*args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ensemble, "fit_images", killed)
+        patch.setattr(members, "fit_images", killed)
         train(folder, annotated, labels)
     with pytest.raises(MedsegError, match="no finished interpreter"):
         load_interpreter(folder)
@@ -255,8 +263,8 @@ def test_gathered_pixels_of_merged_maps_keep_their_order(annotated):
 
 
 def test_unknown_names_and_useless_masks_are_one_clear_line(tmp_path, annotated, labels):
-    with pytest.raises(MedsegError, match=r"preset is 'seed03'; .* did you mean seed003"):
-        train(tmp_path, annotated, labels, preset="seed03")
+    with pytest.raises(MedsegError, match=r"train_interpreter.preset is \"seed03\", .*seed003"):
+        plan_recipe("segthor_datasetgan", sets=["train_interpreter.preset=seed03"])
     with pytest.raises(MedsegError, match="fewer than two classes"):
         train(tmp_path, annotated, torch.zeros_like(labels))
     with pytest.raises(

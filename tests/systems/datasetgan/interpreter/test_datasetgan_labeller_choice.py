@@ -7,9 +7,10 @@ import torch
 
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import lookup_table
-from medseg_gan.systems.datasetgan.interpreter import choice as labeller_choice
-from medseg_gan.systems.datasetgan.interpreter.choice import choose_labeller, without_ignored
-from medseg_gan.systems.datasetgan.recipe import TrainInterpreter
+from medseg_gan.systems.datasetgan.interpreter import selection
+from medseg_gan.systems.datasetgan.interpreter.masks import without_ignored
+from medseg_gan.systems.datasetgan.interpreter.selection import choose_labeller
+from medseg_gan.systems.datasetgan.interpreter.settings import TrainInterpreter
 from medseg_gan.systems.plan import plan_recipe
 
 INPUTS = SimpleNamespace(seed=0, precision="fp32", device="cpu")
@@ -18,7 +19,7 @@ INPUTS = SimpleNamespace(seed=0, precision="fp32", device="cpu")
 @pytest.fixture
 def asked(monkeypatch):
     calls = []
-    monkeypatch.setattr(labeller_choice, "select_labeller", lambda *args, **more: calls.append((args[3], more)))
+    monkeypatch.setattr(selection, "select_labeller", lambda *args, **more: calls.append(args[3]))
     return calls
 
 
@@ -33,22 +34,22 @@ def test_a_named_labeller_costs_no_cross_validation(tmp_path, asked):
 
 def test_auto_tries_the_candidates_in_their_order_and_calibrates(tmp_path, asked):
     choose(tmp_path, labeller="auto", candidates=("joint", "image"), steps=50, fold_steps=20, members=10)
-    ((candidates, how),) = asked
-    assert list(candidates) == ["joint", "image"] and how["calibrate"] == "per_class"
-    assert how["settings"]["steps"] == 20 and how["settings"]["max_steps"] == 200 and how["settings"]["members"] == 2
+    (trial,) = asked
+    assert list(trial.candidates) == ["joint", "image"] and trial.calibrate == "per_class"
+    assert trial.how.steps == 20 and trial.max_steps == 200 and trial.how.members == 2
 
 
 def test_a_named_labeller_can_be_calibrated(tmp_path, asked):
     choose(tmp_path, labeller="average", loss="whole_image", calibration="per_class")
-    ((candidates, how),) = asked
-    assert candidates == {"average": {"labeller": "average", "loss": "whole_image"}}
-    assert how["calibrate"] == "per_class"
+    (trial,) = asked
+    assert trial.candidates == {"average": {"labeller": "average", "loss": "whole_image"}}
+    assert trial.calibrate == "per_class"
 
 
 def test_ignored_classes_are_unlabelled():
     labels = torch.tensor([[[0, 1], [2, 255]]], dtype=torch.uint8)
     table = lookup_table("paper")
-    found = without_ignored(labels, TrainInterpreter(ignore=("aorta",)), table)
+    found = without_ignored(labels, ("aorta",), table)
     assert found.tolist() == [[[0, 1], [255, 255]]] and found.dtype == torch.uint8
 
 

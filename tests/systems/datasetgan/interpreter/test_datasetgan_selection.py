@@ -7,13 +7,15 @@ from feature_labels import small_source, truth_of
 from medseg_gan.errors import MedsegError
 from medseg_gan.machine.atomic import read_json
 from medseg_gan.systems.datasetgan.interpreter import selection
+from medseg_gan.systems.datasetgan.interpreter.choice import choose
 from medseg_gan.systems.datasetgan.interpreter.selection import (
     CANDIDATES,
     Held,
-    choose,
+    Trial,
     load_selection,
     select_labeller,
 )
+from medseg_gan.systems.datasetgan.interpreter.settings import InterpreterTraining
 
 K = 3
 
@@ -26,25 +28,16 @@ def source():
 def select(folder, source, names, *, images=6, steps=3, **settings):
     rendered = source.render(range(images))
     held = source.render(range(100, 104))
+    how = InterpreterTraining(members=1, image_members=1, steps=steps, pixel_batch=64, preset="datasetgan")
+    candidates = {name: CANDIDATES[name] for name in names}
     return select_labeller(
         folder,
         rendered,
         truth_of(rendered),
-        {name: CANDIDATES[name] for name in names},
+        Trial(how, candidates, folds=3, calibrate="temperature", max_steps=60, precision="fp32"),
         **{
             "num_classes": K,
             "seed": 1,
-            "folds": 3,
-            "settings": {
-                "members": 1,
-                "image_members": 1,
-                "steps": steps,
-                "max_steps": 60,
-                "pixel_batch": 64,
-                "preset": "datasetgan",
-                "precision": "fp32",
-            },
-            "calibrate": "temperature",
             "workers": 1,
             "held_out": Held(source, np.arange(100, 104), truth_of(held).numpy()),
             **settings,
@@ -81,9 +74,9 @@ def test_a_choice_is_reported_and_kept(tmp_path, source):
 def test_no_image_is_labelled_by_a_network_that_saw_it(tmp_path, source, monkeypatch):
     seen, train = [], selection.train_interpreter
 
-    def noted(folder, annotated, labels, **settings):
+    def noted(folder, annotated, labels, how, **settings):
         seen.append(annotated.indices.tolist())
-        return train(folder, annotated, labels, **settings)
+        return train(folder, annotated, labels, how, **settings)
 
     monkeypatch.setattr(selection, "train_interpreter", noted)
     select(tmp_path, source, ["image", "pixels"], steps=1)
