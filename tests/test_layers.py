@@ -47,7 +47,6 @@ LONG_FUNCTIONS = {
     "factory.write_pairs",
     "generate.generate_images",
     "memorisation.audit_copies",
-    "pool.run_jobs",
     "preparation.prepare_store",
     "project.project_image",
     "projection.project",
@@ -55,7 +54,6 @@ LONG_FUNCTIONS = {
     "segmenter.train_segmenter",
     "stylegan2.train_stylegan2",
     "synthesize.synthesize_pairs",
-    "thorax.write_thorax_phantom",
     "training.train_layered",
 }
 UNTYPED_STAGES: set[str] = set()

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gan.data.blocks import in_blocks
 from medseg_gan.data.picture_files import check_box, crop_resize, load_image, read_mask, to_channels
 from medseg_gan.data.pictures import Picture, PictureRecord, PictureWriter, count_splits
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED
+from medseg_gan.machine.pool import in_order
 
 BLOCK = 64  # pictures a process reads at a time
 
@@ -96,7 +96,7 @@ def prepare_pictures(
     blocks = [Block(tuple(pictures[k : k + BLOCK]), size, channels) for k in range(0, len(pictures), BLOCK)]
     blank = masks_read = 0
     with PictureWriter(folder, dataset=dataset, classes=classes) as writer:
-        for block, (images, masks) in zip(blocks, in_blocks(read_block, blocks, workers), strict=True):
+        for block, (images, masks) in zip(blocks, in_order(read_block, blocks, workers), strict=True):
             records = [
                 PictureRecord(item.name, item.split, item.class_id, labelled=item.empty or item.mask is not None)
                 for item in block.pictures

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from itertools import repeat
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK
-import torch
 from monai.transforms import Compose
 
 from medseg_gan.data.records import Case, PatientSlices, cut_pools, disguise
@@ -25,6 +20,7 @@ from medseg_gan.data.slices import SliceRecord, StoreWriter
 from medseg_gan.data.transforms import as_slices, build_preprocessing, spacing_of
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, LabelTable
+from medseg_gan.machine.pool import in_order
 
 POOL_SECONDS = 20.0  # expected work from which processes pay, each of which first imports for several seconds
 
@@ -206,25 +202,15 @@ def _prepare_all(
             break
     else:
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of ITK's and torch's threads
-    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=context, initializer=_one_thread) as pool:
-        try:
-            for result in pool.map(prepare_case, cases[number:], paths[number:], repeat(how), repeat(window)):
-                yield result
-                if on_done:
-                    on_done()
-        except BrokenProcessPool as error:
-            raise MedsegError(
-                "a process that prepared volumes was ended from outside, most often for want of memory; "
-                "run the same command again with a lower prepare.workers"
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    work = partial(_prepare_part, how=how, window=window)
+    for result in in_order(work, list(zip(cases, paths, strict=True))[number:], workers, "prepare.workers"):
+        yield result
+        if on_done:
+            on_done()
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+def _prepare_part(part: tuple[Case, Path], how: Preprocessing, window: tuple[float, float]) -> CaseSlices:
+    return prepare_case(*part, how, window)
 
 
 def _patients(cases: Sequence[Case], results: Sequence[CaseSlices]) -> list[PatientSlices]:

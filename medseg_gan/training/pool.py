@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from ctypes import Array, c_longlong
 from functools import partial
+from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
-import torch
-
 from medseg_gan.errors import MedsegError
-from medseg_gan.machine.memory import keep_freed_memory
+from medseg_gan.machine.pool import ended_from_outside, worker_pool
 from medseg_gan.training.log import Progress
 
 LOOK_EVERY = 0.5
@@ -70,40 +66,44 @@ def run_jobs(
     sizes = dict.fromkeys(jobs, 1) if sizes is None else sizes
     count = sum(sizes[name] for name in jobs)
     total = count if total is None else total
-    results: dict[str, Any] = {}
     with Progress(total, description, unit, initial=total - count) as bar:
-        if workers <= 1 or len(jobs) <= 1:
-            for name, arguments in jobs.items():
-                until = bar.done + sizes[name]
-                words = {**arguments, "on_done": bar.update} if counts_itself else arguments
-                results[name] = _call(name, partial(function, **words))
-                bar.note(name)
-                bar.reach(until)
-            return results
-        context = multiprocessing.get_context("spawn")
-        done = context.RawArray("q", len(jobs))  # each place is written by one process, so that none needs a lock
-        pool = ProcessPoolExecutor(
-            min(workers, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(done,)
-        )
-        try:
-            names = {
-                pool.submit(_counted, function, arguments, number, sizes[name], counts_itself): name
-                for number, (name, arguments) in enumerate(jobs.items())
-            }
-            left = set(names)
-            while left:
-                ended, left = wait(left, timeout=LOOK_EVERY, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    results[names[future]] = _call(names[future], future.result)
-                    bar.note(names[future])
-                if (reached := total - count + sum(done)) != bar.done:
-                    bar.reach(reached)
-        except BaseException:  # Ctrl-C as well: nothing may go on behind the user's back
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        pool.shutdown()
+        if workers > 1 and len(jobs) > 1:
+            return _in_processes(function, jobs, workers, bar, sizes, counts_itself)
+        results: dict[str, Any] = {}
+        for name, arguments in jobs.items():
+            until = bar.done + sizes[name]
+            words = {**arguments, "on_done": bar.update} if counts_itself else arguments
+            results[name] = _call(name, partial(function, **words))
+            bar.note(name)
+            bar.reach(until)
+        return results
+
+
+def _in_processes(
+    function: Callable[..., Any],
+    jobs: Mapping[str, Mapping[str, Any]],
+    workers: int,
+    bar: Progress,
+    sizes: Mapping[str, int],
+    counts_itself: bool,
+) -> dict[str, Any]:
+    """`run_jobs` in several processes, which count for the bar as they go."""
+    results: dict[str, Any] = {}
+    done = RawArray(c_longlong, len(jobs))  # each place is written by one process, so that none needs a lock
+    before = bar.done
+    with worker_pool(min(workers, len(jobs)), initializer=_share_counts, initargs=(done,)) as pool:
+        names = {
+            pool.submit(_counted, function, arguments, number, sizes[name], counts_itself): name
+            for number, (name, arguments) in enumerate(jobs.items())
+        }
+        left = set(names)
+        while left:
+            ended, left = wait(left, timeout=LOOK_EVERY, return_when=FIRST_COMPLETED)
+            for future in ended:
+                results[names[future]] = _call(names[future], future.result)
+                bar.note(names[future])
+            if (reached := before + sum(done)) != bar.done:
+                bar.reach(reached)
     return results
 
 
@@ -113,9 +113,7 @@ def _call(name: str, run: Callable[[], Any]) -> Any:
     except MedsegError as error:
         raise MedsegError(f"{name}: {error}") from error
     except BrokenProcessPool as error:
-        raise MedsegError(
-            f"{name}: its process was ended from outside, usually for want of memory; use fewer workers"
-        ) from error
+        raise MedsegError(f"{name}: {ended_from_outside()}") from error
 
 
 def _counted(
@@ -133,18 +131,6 @@ def _counted(
     return result
 
 
-def _start_worker(done: Array[c_longlong]) -> None:
-    """One thread; Ctrl-C is the parent's business; and no worker outlives a parent that was killed."""
+def _share_counts(done: Array[c_longlong]) -> None:
     global _done
     _done = done
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

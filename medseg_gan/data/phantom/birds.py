@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medseg_gan.data.blocks import in_blocks
 from medseg_gan.data.phantom import figures
 from medseg_gan.data.phantom.figures import COLOURS, blend, blurred_field, draw_pose, paint
 from medseg_gan.errors import MedsegError
 from medseg_gan.machine.atomic import read_json, write_json, write_text
+from medseg_gan.machine.pool import in_order
 from medseg_gan.machine.seeding import numpy_rng
 
 EDITION = 1  # rises whenever the same seed gives another picture
@@ -136,7 +136,7 @@ def write_birds_phantom(
         (root / "segmentations" / folder).mkdir(parents=True, exist_ok=True)
     blocks = [Block(root, seed, size, range(k, min(k + BLOCK, count))) for k in range(0, count, BLOCK)]
     boxes: list[tuple[int, int, int, int]] = []
-    for part in in_blocks(write_block, blocks, workers):
+    for part in in_order(write_block, blocks, workers):
         boxes += part
         if progress:
             progress(len(boxes), count)

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medseg_gan.data.blocks import in_blocks
 from medseg_gan.data.phantom import figures
 from medseg_gan.data.phantom.figures import COLOURS, blend, blurred_field, draw_pose, paint
 from medseg_gan.errors import MedsegError
 from medseg_gan.machine.atomic import read_json, write_json
+from medseg_gan.machine.pool import in_order
 from medseg_gan.machine.seeding import numpy_rng
 
 EDITION = 1  # rises whenever the same seed gives another picture
@@ -172,7 +172,7 @@ def write_shelf_phantom(
         for kind in range(objects)
         for number in (None, *range(scenes))
     ]
-    for done, _ in enumerate(in_blocks(write_scene, todo, workers), start=1):
+    for done, _ in enumerate(in_order(write_scene, todo, workers), start=1):
         if progress:
             progress(done, len(todo))
     write_json(record, complete)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +13,7 @@ import numpy as np
 from medseg_gan.data.phantom.patient import EDITION, LUNG_IDS, Patient, Slicer, draw_patient, slice_depths
 from medseg_gan.errors import MedsegError
 from medseg_gan.machine.atomic import atomic_path, read_json, write_json
+from medseg_gan.machine.pool import in_order
 
 
 @dataclass(frozen=True)
@@ -150,17 +149,6 @@ def write_thorax_phantom(
     counts = (gan_patients, labelled_patients, annotator_patients)
     orders = list_orders(root, seed, *counts, slices_per_patient, annotator_slices or slices_per_patient, matrix)
     open_orders = [order for order in orders if not order.image.exists()]
-    done = len(orders) - len(open_orders)
-    if workers <= 1:
-        for order in open_orders:
-            write_patient(order)
-            done += 1
-            if progress:
-                progress(done, len(orders))
-        return
-    with ProcessPoolExecutor(min(workers, max(len(open_orders), 1)), mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(write_patient, order) for order in open_orders]):
-            future.result()
-            done += 1
-            if progress:
-                progress(done, len(orders))
+    for done, _ in enumerate(in_order(write_patient, open_orders, workers), len(orders) - len(open_orders) + 1):
+        if progress:
+            progress(done, len(orders))
