@@ -18,6 +18,7 @@ from monai.transforms import Compose
 from medseg_gan.data.records import Case, PatientSlices, cut_pools, disguise
 from medseg_gan.data.slices import SliceRecord, StoreWriter
 from medseg_gan.data.transforms import as_slices, build_preprocessing, spacing_of
+from medseg_gan.data.volume_grid import volume_label_file, write_volume_label
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, LabelTable
 from medseg_gan.machine.pool import in_order
@@ -89,6 +90,8 @@ def prepare_case(case: Case, part: Path, how: Preprocessing, window: tuple[float
         labels = as_slices(done["label"])[wanted].astype(np.uint8)
     part.parent.mkdir(parents=True, exist_ok=True)
     np.savez(part, images=images, labels=labels)
+    if "volume_label" in done:
+        write_volume_label(_volume_part(part), done["volume_label"][:, :, wanted])
     column_mm, row_mm, thickness = spacing_of(done["image"])
     return CaseSlices(
         part=part,
@@ -138,6 +141,8 @@ def prepare_store(
         gan_share: see `cut_pools`; used where labels are derived by rule.
         workers: processes at most.
         on_done: called after each case.
+
+    Labels of the test patients' volumes on their own grid go to `volumes`, for scores in millimetres.
 
     Returns:
         `pools` (patients, slices and labelled slices of each), `volumes`, `left_out` (reason to number of slices),
@@ -232,6 +237,7 @@ def _write(
     table: LabelTable,
 ) -> list[SliceRecord]:
     """Join the parts in the order of the pseudonyms, which says nothing about names or files."""
+    volume_label_file(folder, "").parent.mkdir(parents=True, exist_ok=True)
     with StoreWriter(folder, window=window, table=table) as writer:
         for case, result in sorted(zip(cases, results, strict=True), key=lambda pair: str(pair[0]["case"])):
             pool = pools[case["patient"]]
@@ -252,7 +258,15 @@ def _write(
                 labels = np.full_like(part["labels"], UNLABELLED) if unlabelled else part["labels"]
                 writer.append(part["images"], labels, records)
             result.part.unlink()
+            volume = _volume_part(result.part)
+            if pool == "test" and volume.is_file():
+                shutil.move(volume, volume_label_file(folder, case["case"]))
+            volume.unlink(missing_ok=True)  # before all are read: labels of whole volumes are large
     return writer.records
+
+
+def _volume_part(part: Path) -> Path:
+    return part.with_name(f"{part.stem}-volume.npz")
 
 
 def _count_pools(records: Sequence[SliceRecord]) -> dict[str, dict[str, int]]:

