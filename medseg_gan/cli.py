@@ -300,10 +300,11 @@ def project(
 def export(
     run: Run,
     to: Annotated[
-        Literal["nnunet", "bundle", "dicom-seg", "onnx", "shards"], typer.Option("--to", help="Write this format.")
+        Literal["nnunet", "bundle", "dicom-seg", "onnx", "shards", "dataset-zip"],
+        typer.Option("--to", help="Write this format."),
     ],
     what: Annotated[
-        Literal["synthetic", "real", "hybrid", "segmenter", "factory"] | None,
+        Literal["synthetic", "real", "hybrid", "gan", "segmenter", "factory"] | None,
         typer.Option(
             help="Export these slices or, as a bundle, the segmenter or the label factory.",
             show_default="synthetic or segmenter",
@@ -330,7 +331,7 @@ def export(
         typer.Option(metavar="DIR", help="Write here. For nnunet, name nnUNet_raw.", show_default="RUN/export/..."),
     ] = None,
 ) -> None:
-    """Export a run to nnU-Net, a MONAI bundle, DICOM with DICOM SEG, ONNX, or webdataset shards."""
+    """Export a run to nnU-Net, MONAI bundles, DICOM with DICOM SEG, ONNX, webdataset shards, or dataset.zip."""
     from medseg_gan.api import export_run
 
     choices = {"what": what, "row": row, "network": network, "dataset_id": dataset_id}

@@ -23,7 +23,7 @@ from medseg_gan.training.stylegan2_config import StyleGAN2Training
 from medseg_gan.training.stylegan2_curve import FrechetCurve
 from medseg_gan.training.stylegan2_step import StyleGAN2Step
 from medseg_gan.training.stylegan2_watch import Watch, spread
-from medseg_gan.training.warm_start import start_from
+from medseg_gan.training.warm_start import start_from, take_generator
 from stylegan2_ada_pytorch import Generator
 
 GENERATOR = "G_ema.pt"
@@ -78,6 +78,11 @@ def train_stylegan2(
     check_processes(s)
     check_labels(labels, len(images))  # type: ignore[arg-type]
     channels, resolution = first.shape[0], first.shape[-1]
+    if s.init_from and not s.total_kimg:
+        taken = take_generator(Path(s.init_from).expanduser(), resolution, channels)
+        if is_first():
+            save_generator(folder / GENERATOR, taken, images_seen=0)
+        return
     identity = s.identity() | {"seed": seed, "precision": precision, "images": len(images)}  # type: ignore[arg-type]
     identity["c_dim"] = None if labels is None else labels.shape[1]
 

@@ -44,7 +44,9 @@ class StyleGAN2Training(Section):
         1,
         description="processes that torchrun will start, for which `config: auto` chooses the batch",
     )
-    total_kimg: PositiveFloat = Field(25_000.0, description="training length, thousands of real images")
+    total_kimg: NonNegativeFloat = Field(
+        25_000.0, description="training length, thousands of real images; 0 takes the generator of init_from as it is"
+    )
     batch_size: PositiveInt = Field(16, description="images a step, of all processes together")
     batch_gpu: PositiveInt | None = Field(
         None, description="images at a time in a process, gradients add up; none: all at once"
@@ -105,7 +107,12 @@ class StyleGAN2Training(Section):
 
     @model_validator(mode="after")
     def _a_step_fits(self) -> StyleGAN2Training:
-        if self.total_kimg * 1000 < self.batch_size:
+        if not self.total_kimg:
+            if self.init_from is None:
+                raise ValueError("total_kimg 0 takes a trained generator as it is; give init_from")
+            if self.use == "best" or self.freeze_d:
+                raise ValueError("total_kimg 0 trains nothing; leave freeze_d and use: best out")
+        elif self.total_kimg * 1000 < self.batch_size:
             raise ValueError(
                 f"total_kimg {self.total_kimg:g} ends before one step of batch_size {self.batch_size}; "
                 "raise the one or lower the other"

@@ -67,6 +67,30 @@ def start_from(
     say(said)
 
 
+def take_generator(path: Path, resolution: int, channels: int, say: Callable[[str], None] = say_line) -> Generator:
+    """The averaged generator of a file as it is: trained elsewhere, to be used here; its sizes are its own.
+
+    Args:
+        path: a file that `load_network_pkl` reads; colour becomes grey where the images are grey.
+        resolution: side of the images here.
+        channels: of the images here.
+        say: prints a line.
+
+    Raises:
+        MedsegError: the file has no generator, or one of other images or of labels.
+    """
+    found = load_network_pkl(path)
+    G = found.get("G_ema") or found.get("G")
+    if not isinstance(G, Generator):
+        raise MedsegError(f"init_from {path} has no generator, only {', '.join(found)}; wanted G_ema or G")
+    if channels == 1 and G.img_channels == 3:
+        G = to_grey(G)
+    wanted = {"img_resolution": resolution, "img_channels": channels, "c_dim": 0}
+    _check(path, "generator", {name: getattr(G, name) for name in wanted}, wanted)
+    say(f"init_from: the generator of {path} is taken as it is, total_kimg 0 trains nothing")
+    return G
+
+
 def _check_generator(path: Path, found: Generator, wanted: Generator) -> None:
     _check(path, "generator", generator_shape(found.state_dict()), generator_shape(wanted.state_dict()))
     rate = found.init_kwargs["mapping_kwargs"].get("lr_multiplier", _LR_MULTIPLIER)

@@ -151,3 +151,23 @@ def test_frozen_layers_keep_their_weights_and_the_others_learn(weights: dict[int
     names = ["b16.fromrgb", "b16.conv0", "b16.conv1", "b16.skip", "b8.conv0", "b8.conv1", "b8.skip", "b4.conv"]
     moved = [not torch.equal(before[f"{name}.weight"], step.D.state_dict()[f"{name}.weight"]) for name in names]
     assert moved == [False] * frozen + [True] * (len(names) - frozen)
+
+
+def test_a_generator_trained_elsewhere_is_taken_as_it_is(weights: dict[int, Path], tmp_path: Path) -> None:
+    for channels in (1, 3):  # colour becomes grey
+        settings = section(total_kimg=0, init_from=str(weights[channels]), channel_base=512)  # its own sizes count
+        train_stylegan2(settings, blobs(), GROUPS, tmp_path / str(channels), seed=0)
+        assert [path.name for path in (tmp_path / str(channels)).iterdir()] == ["G_ema.pt"]
+        found = load_network_pkl(weights[channels])["G_ema"]
+        assert isinstance(found, Generator)
+        assert_equal(load_generator(tmp_path / str(channels) / "G_ema.pt"), to_grey(found) if channels == 3 else found)
+
+
+def test_a_generator_of_other_images_is_not_taken(weights: dict[int, Path], tmp_path: Path) -> None:
+    settings = section(total_kimg=0, init_from=str(weights[1]))
+    with pytest.raises(MedsegError, match=r"the image size: 16, wanted 32"):
+        train_stylegan2(settings, torch.zeros(8, 1, 32, 32), None, tmp_path, seed=0)
+    assert not list(tmp_path.iterdir())
+    for changes, told in (({}, "give init_from"), ({"init_from": "x", "freeze_d": 1}, "leave freeze_d")):
+        with pytest.raises(ValueError, match=told):
+            section(total_kimg=0, **changes)

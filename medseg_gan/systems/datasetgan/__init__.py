@@ -61,7 +61,9 @@ STAGES = (
         "train_gan",
         f"{_STAGES}:train_gan",
         expected=lambda r: (
-            f"{r.train_gan.total_kimg:g} thousand images, "
+            "the generator of init_from, nothing is trained"
+            if not r.train_gan.total_kimg
+            else f"{r.train_gan.total_kimg:g} thousand images, "
             f"{round(r.train_gan.total_kimg * 1000 / r.train_gan.batch_size)} steps of {r.train_gan.batch_size}"
         ),
         check=f"{_STAGES}:check_init_from",

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from medseg_gan.data.slices import SliceStore
 from medseg_gan.export.card import Card
+from medseg_gan.export.dataset_zip import THIRDS
 from medseg_gan.export.slices import Selection, count_kinds
 from medseg_gan.machine.atomic import read_json
 from medseg_gan.running.recipe import Recipe
@@ -99,6 +101,24 @@ def data_card(source: CardSource, what: str, train: Sequence[Selection], test: S
     }
     made_from, synthetic = source.made_from(), what != "real"
     return Card(titles[what], what, contents, made_from, annotator, quality, source.licence, synthetic=synthetic)
+
+
+def pool_card(source: CardSource, store: SliceStore) -> Card:
+    """Card of the slices that the GAN is trained on."""
+    pool = store.indices("gan")
+    contents = {
+        "images": len(pool),
+        "patients": len({store.records[k].patient for k in pool.tolist()}),
+        "pixels": f"{store.size} x {store.size}, 8-bit grey",
+        "hounsfield_units": f"{store.window[0]:g} is black, {store.window[1]:g} is white",
+        "labels": dict(enumerate(THIRDS)),
+    }
+    use = (
+        "train StyleGAN2-ADA on dataset.zip, without mirroring",
+        "medseg-gan recipe RECIPE --set train_gan.init_from=network.pkl --set train_gan.total_kimg=0",
+    )
+    title, annotator = "CT slices to train a GAN on", {"who": "nobody, labels say where a slice lies in its scan"}
+    return Card(title, "real", contents, source.made_from(), annotator, {}, source.licence, use, synthetic=False)
 
 
 def segmenter_card(source: CardSource, row: str, network: str) -> Card:

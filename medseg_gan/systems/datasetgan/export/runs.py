@@ -13,6 +13,7 @@ import numpy as np
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import UsageError, did_you_mean
 from medseg_gan.export.bundle import write_segmenter_bundle
+from medseg_gan.export.dataset_zip import write_training_images
 from medseg_gan.export.dicom_series import Origin
 from medseg_gan.export.folder import refuse_existing
 from medseg_gan.export.nnunet import write_nnunet
@@ -22,7 +23,7 @@ from medseg_gan.export.slices import Selection
 from medseg_gan.machine.atomic import read_json
 from medseg_gan.running.stages import Plan
 from medseg_gan.systems.datasetgan.export.bundle import write_factory_bundle
-from medseg_gan.systems.datasetgan.export.card import CardSource, data_card, factory_card, segmenter_card
+from medseg_gan.systems.datasetgan.export.card import CardSource, data_card, factory_card, pool_card, segmenter_card
 from medseg_gan.systems.datasetgan.recipe import DatasetGanRecipe
 from medseg_gan.systems.datasetgan.rows import draw_of
 from medseg_gan.training.segmenter import load_segmenter, read_training
@@ -36,6 +37,7 @@ CHOICES = {
     "nnunet": DATA,
     "dicom-seg": DATA,
     "shards": DATA,
+    "dataset-zip": ("gan",),
     "onnx": ("segmenter",),
     "bundle": ("segmenter", "factory"),
 }
@@ -59,9 +61,9 @@ def export(
 
     Args:
         plan: of the run.
-        to: `nnunet`, `bundle`, `dicom-seg`, `onnx` or `shards`.
+        to: one of `CHOICES`.
         out: folder to make, for `nnunet` the folder `nnUNet_raw`; by default under `RUN/export`.
-        what: `synthetic`, `real` or `hybrid` slices, the `segmenter` or the `factory`.
+        what: `synthetic`, `real` or `hybrid` slices, those of the `gan`, the `segmenter` or the `factory`.
         row: training set of the segmenter; by default `hybrid`.
         network: of the segmenter; by default the recipe's first.
         dataset_id: for nnU-Net.
@@ -84,6 +86,8 @@ def export(
     run = _Run(plan, licence)
     if what in DATA:
         return _export_data(run, to, out, what, dataset_id, file_format, num)
+    if what == "gan":
+        return _export_pool(run, out or run.default(to))
     if what == "factory":
         return _export_factory(run, out or run.default("bundle-factory"))
     network = network or run.settings.train_segmenters.networks[0]
@@ -154,6 +158,11 @@ def _selections(run: _Run, what: str, num: int | None) -> tuple[list[Selection],
     real = _few(run, store) if hybrid else store.indices("labelled", labelled=True)
     train.append(Selection(store, real, clip=hybrid))
     return train, [Selection(store, store.indices("test", labelled=True), clip=hybrid)]
+
+
+def _export_pool(run: _Run, out: Path) -> Path:
+    store = SliceStore.open(run.stage("prepare"))
+    return write_training_images(out, store, store.indices("gan"), pool_card(run.cards, store))
 
 
 def _few(run: _Run, store: SliceStore) -> np.ndarray:

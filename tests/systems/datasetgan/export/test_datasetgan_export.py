@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from medseg_gan.api import export_run
 from medseg_gan.cli import app
+from medseg_gan.data.dataset_zip import DatasetZip
 from medseg_gan.data.slices import SliceStore
 from medseg_gan.errors import MedsegError, UsageError
 from medseg_gan.labels import lookup_table
@@ -207,3 +208,17 @@ def test_no_name_of_a_run_leads_an_export_out_of_its_folder(
     assert "\n" not in str(told.value)
     left = [path for path in sorted(tmp_path.rglob("*")) if path not in before]
     assert not [path for path in left if path.is_file()] and not Path("/escaped").exists()
+
+
+def test_a_dataset_zip_holds_the_slices_of_the_gan_as_stylegan2_reads_them(run: Path, tmp_path: Path) -> None:
+    code, told = call(run, "--to", "dataset-zip", "--out", tmp_path / "x")
+    assert (code, told) == (0, f"export: {tmp_path / 'x'}")
+    store, data = SliceStore.open(run / "01-prepare"), DatasetZip(tmp_path / "x" / "dataset.zip")
+    pool = store.indices("gan")
+    assert len(data) == len(pool) == 3 and data.shape == (1, store.size, store.size)
+    window = read_json(tmp_path / "x" / "window.json")
+    for k, index in enumerate(pool.tolist()):
+        hu = window["black_hu"] + (window["white_hu"] - window["black_hu"]) * data.pixels(k)[0] / 255
+        assert np.abs(hu - store.images[index].clip(*store.window)).max() <= 1400 / 255 / 2 + 1e-3
+    assert data.labels is not None and data.labels.argmax(1).tolist() == [0, 1, 2]  # from below to above
+    assert read_json(tmp_path / "x" / "card.json")["synthetic"] is False
