@@ -84,10 +84,13 @@ def restore(path: str | os.PathLike[str], **objects: Any) -> dict[str, Any]:
     return state
 
 
-def latest_checkpoint(folder: str | os.PathLike[str], pattern: str = "checkpoint-*.pt") -> Path | None:
-    """The file with the highest number in its name, or None when the folder has none."""
-    found = list(Path(folder).glob(pattern))
-    return max(found, key=lambda path: int((re.findall(r"\d+", path.stem) or ["0"])[-1])) if found else None
+def latest_checkpoint(
+    folder: str | os.PathLike[str], pattern: str = "checkpoint-*.pt", most: int | None = None
+) -> Path | None:
+    """The file with the highest number in its name, `most` at the utmost; None when the folder has none."""
+    found = {path: int((re.findall(r"\d+", path.stem) or ["0"])[-1]) for path in Path(folder).glob(pattern)}
+    found = {path: number for path, number in found.items() if most is None or number <= most}
+    return max(found, key=lambda path: found[path]) if found else None
 
 
 def plain(name: str, value: Any) -> Any:

@@ -1,8 +1,9 @@
-"""Keep freed memory in the process, so that each step reuses the pages of the last one."""
+"""Memory of the process and its workers: how much it took, and that freed memory is kept for the next step."""
 
 from __future__ import annotations
 
 import ctypes
+import resource
 import sys
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # names of mallopt(3) without their M_
@@ -25,3 +26,10 @@ def keep_freed_memory() -> None:
         mallopt(MMAP_THRESHOLD, 32 << 20)  # the most that older versions take
     mallopt(TRIM_THRESHOLD, 1 << 30)
     mallopt(TOP_PAD, 64 << 20)
+
+
+def peak_memory_mb() -> float:
+    """The most MB that this process or one of its ended workers has held so far."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kibibytes
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return round(max(peaks) / unit, 1)

@@ -22,8 +22,9 @@ class Section(BaseModel):
     """Settings of one stage: declared once, with unit and bounds, and frozen.
 
     A setting that cannot change the result (a number of processes) says so with
-    `json_schema_extra={"fingerprint": False}`. Defaults are checked like values from a file, so a file setting is
-    `Path | None = None`.
+    `json_schema_extra={"fingerprint": False}`; one that says only how long a training lasts is marked
+    `json_schema_extra={"length": True}`, and `new_length` says what becomes of a training begun with another. Defaults
+    are checked like values from a file, so a file setting is `Path | None = None`.
 
     Example:
         class TrainGan(Section):
@@ -31,6 +32,10 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    def new_length(self, folder: Path) -> str | None:
+        """Why what was begun in `folder` with other lengths cannot have these; None: it goes on, or ends there."""
+        return None
 
 
 def _power_of_two(size: int) -> int:

@@ -15,6 +15,7 @@ from medseg_gan.errors import MedsegError
 from medseg_gan.machine.atomic import read_json
 from medseg_gan.machine.walk import walk_folder
 from medseg_gan.running.mistakes import show_value
+from medseg_gan.running.recipe import Section
 
 Status = Literal["kept", "resume", "new", "refuse", "rerun", "later"]
 Record = dict[str, Any]
@@ -96,10 +97,11 @@ def damaged_files(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(missing), tuple(resized)
 
 
-def compare(folder: Path, record: Record) -> tuple[Status, tuple[Change | str, ...]]:
+def compare(folder: Path, record: Record, section: Section) -> tuple[Status, tuple[Change | str, ...]]:
     """Status of a stage folder against what the stage would be made with now.
 
-    A stage that failed before it made anything is new: mended data or settings are not refused for its sake.
+    A stage that failed before it made anything is new: mended data or settings are not refused for its sake. One that
+    differs in length alone is resumed where its section says that it can be.
     """
     if not (folder / "started.json").is_file():
         return "new", ()
@@ -108,8 +110,20 @@ def compare(folder: Path, record: Record) -> tuple[Status, tuple[Change | str, .
         raise MedsegError(f"{folder / 'started.json'} does not say how the stage was made; it was edited, remove it")
     if old.get("fingerprint") != record["fingerprint"]:
         empty = all(path.name == "started.json" for path in folder.rglob("*") if path.is_file())
-        return ("new", ()) if empty else ("refuse", tuple(differences(old, record)))
+        if empty:
+            return "new", ()
+        changes = differences(old, record)
+        if all(isinstance(change, Change) and change.name in lengths(section) for change in changes):
+            reason = section.new_length(folder)
+            return ("refuse", (*changes, reason)) if reason else ("resume", ())
+        return "refuse", tuple(changes)
     return ("kept" if (folder / "done.json").is_file() else "resume"), ()
+
+
+def lengths(section: BaseModel) -> list[str]:
+    """Settings of a section that say only how long it lasts."""
+    extras = {name: field.json_schema_extra for name, field in type(section).model_fields.items()}
+    return [name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("length")]
 
 
 def differences(old: Record, new: Record) -> list[Change | str]:

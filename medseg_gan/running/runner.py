@@ -8,23 +8,22 @@ import importlib.metadata
 import os
 import platform
 import re
-import resource
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import torch
 
 from medseg_gan import __version__
 from medseg_gan.errors import MedsegError, UsageError, WaitingForPerson
 from medseg_gan.machine import processes
-from medseg_gan.machine.atomic import is_full_disk, read_json, write_json, write_text
+from medseg_gan.machine.atomic import is_full_disk, open_no_link, read_json, write_json, write_text
 from medseg_gan.machine.device import processor_name, resolve_device, resolve_precision, set_threads
+from medseg_gan.machine.memory import peak_memory_mb
 from medseg_gan.running.recipe import import_object, resolved_text
 from medseg_gan.running.record import finished_files
 from medseg_gan.running.stages import Inputs, Plan, Stage, Step, notice, slow_default
@@ -104,6 +103,7 @@ def _run_step(step: Step, inputs: Inputs) -> float:
     function = import_object(step.stage.function)
     attempts = _earlier_attempts(step.folder)
     step.folder.mkdir(parents=True, exist_ok=True)
+    (step.folder / "done.json").unlink(missing_ok=True)  # of a shorter training that goes on
     start = time.time()
     record = {**step.record, "attempts": [*attempts, {"started": start}]}
     write_json(step.folder / "started.json", record)
@@ -121,9 +121,7 @@ def _run_step(step: Step, inputs: Inputs) -> float:
         "seconds": round(seconds, 3),
         "total_seconds": round(seconds + sum(attempt["seconds"] for attempt in attempts), 3),
         "attempts": len(attempts) + 1,
-        # Of the process so far, not of this stage alone; a forked child begins with its parent's.
-        "peak_rss_mb": _peak_rss_mb(resource.RUSAGE_SELF),
-        "peak_rss_largest_child_mb": _peak_rss_mb(resource.RUSAGE_CHILDREN),
+        "peak_mb": peak_memory_mb(),
         "device": inputs.device,
         "precision": inputs.precision,
         "threads": threads,
@@ -206,10 +204,10 @@ def _alone_in(run: Path) -> Iterator[None]:
         yield
 
 
-def _lock_file(run: Path) -> TextIO:
+def _lock_file(run: Path) -> IO[str]:
     try:
         run.mkdir(parents=True, exist_ok=True)
-        return open(run / "lock", "a+")
+        return open_no_link(run / "lock")
     except OSError as error:
         if is_full_disk(error):
             raise
@@ -292,11 +290,6 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _peak_rss_mb(who: int) -> float:
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux kibibytes
-    return round(resource.getrusage(who).ru_maxrss / unit, 1)
 
 
 def _duration(seconds: float) -> str:

@@ -284,7 +284,7 @@ class Plan:
             text = json.dumps(record, sort_keys=True)
             record["fingerprint"] = fingerprints[stage.name] = hashlib.sha256(text.encode()).hexdigest()
             folder = self.folder(stage)
-            status, differences = compare(folder, record)
+            status, differences = compare(folder, record, section)
             missing, resized = damaged_files(folder) if status == "kept" else ((), ())
             status = "refuse" if missing or resized else status
             if number >= first_rerun:

@@ -64,7 +64,7 @@ class Training:
     keep: int = 2  # checkpoints kept
 
     def resume(self) -> int:
-        """Restore the newest checkpoint of the folder, if there is one.
+        """Restore the newest checkpoint of the folder that is not beyond the end, if there is one.
 
         Returns:
             Iterations already done; 0 without a checkpoint.
@@ -72,7 +72,7 @@ class Training:
         Raises:
             MedsegError: the checkpoint belongs to other settings, or cannot be read.
         """
-        path = latest_checkpoint(self.folder)
+        path = latest_checkpoint(self.folder, most=self.total * self.batch_size)
         if path is None:
             return 0
         rest = restore(path, **self.objects)

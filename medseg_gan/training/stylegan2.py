@@ -71,7 +71,7 @@ def train_stylegan2(
             weights of other networks, a term that is not finite.
     """
     folder = Path(folder)
-    if (folder / GENERATOR).is_file():
+    if is_trained(folder, section):
         return
     s = section
     first = check_images(images)
@@ -128,6 +128,14 @@ def train_stylegan2(
             step.G_ema.load_state_dict(curve.weights)
             last = curve.images_seen
         save_generator(folder / GENERATOR, step.G_ema, images_seen=last)
+
+
+def is_trained(folder: Path, section: StyleGAN2Training) -> bool:
+    """Whether a folder holds a generator of the length asked for, and not of a shorter or longer training."""
+    if not (folder / GENERATOR).is_file():
+        return False
+    seen = load_checkpoint(folder / GENERATOR).get("images_seen")
+    return section.use == "best" or seen == section.iterations * section.batch_size  # the best may be of any step
 
 
 def image_batches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -45,7 +46,9 @@ class StyleGAN2Training(Section):
         description="processes that torchrun will start, for which `config: auto` chooses the batch",
     )
     total_kimg: NonNegativeFloat = Field(
-        25_000.0, description="training length, thousands of real images; 0 takes the generator of init_from as it is"
+        25_000.0,
+        description="training length, thousands of real images; 0 takes the generator of init_from as it is",
+        json_schema_extra={"length": True},
     )
     batch_size: PositiveInt = Field(16, description="images a step, of all processes together")
     batch_gpu: PositiveInt | None = Field(
@@ -172,7 +175,21 @@ class StyleGAN2Training(Section):
 
     def identity(self) -> dict[str, Any]:
         """The settings that must not change between two runs of a training: all but those that only observe it."""
-        return self.model_dump(exclude=_OBSERVING)
+        return self.model_dump(exclude=_OBSERVING | (set() if self.lr_decay_from < 1 else {"total_kimg"}))
+
+    def new_length(self, folder: Path) -> str | None:
+        """Why a training in `folder` cannot have this length; a longer one goes on, a shorter ends at a checkpoint."""
+        if self.lr_decay_from < 1:
+            return f"lr_decay_from {self.lr_decay_from:g} makes the learning rate depend on total_kimg"
+        if self.use == "best":
+            return "use best chooses among measurements, and total_kimg decides when the last is taken"
+        kept = sorted(int(path.stem.removeprefix("checkpoint-")) for path in folder.glob("checkpoint-*.pt"))
+        if not kept:
+            return "no checkpoint is left to go on from" if (folder / "G_ema.pt").exists() else None
+        images = self.iterations * self.batch_size
+        if images > kept[-1] or images in kept:
+            return None
+        return f"checkpoints exist at {', '.join(f'{number / 1000:g}' for number in kept)} thousand images"
 
 
 def published_config(name: str, resolution: int, gpus: int = 1) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_a_run_leaves_its_stages_and_how_they_were_made():
     assert sorted(os.listdir("run")) == ["01-make", "02-train", "lock", "recipe.yaml", "report"]
     done = read_json("run/02-train/done.json")
     assert done["device"] == "cpu" and done["precision"] == "fp32" and done["attempts"] == 1
-    assert done["peak_rss_mb"] > 10 and done["versions"]["torch"] and done["processor"]
+    assert done["peak_mb"] > 10 and done["versions"]["torch"] and done["processor"]
     assert "profile: demo" in Path("run/recipe.yaml").read_text()
 
 
@@ -255,6 +255,54 @@ def test_fingerprint_leaves_out_marked_settings_of_inner_sections_too():
         inner: Inner = Inner()
 
     assert result_settings(Outer()) == {"inner": {"width": 2}}
+
+
+class Lasting(toy_system.Train):
+    """The toy's training, whose steps are a length; above 8 it says why not."""
+
+    steps: int = Field(4, json_schema_extra={"length": True})
+
+    def new_length(self, folder: Path) -> str | None:
+        return "8 steps are enough" if self.steps > 8 else None
+
+
+class LastingRecipe(toy_system.ToyRecipe):
+    train: Lasting
+
+
+def test_a_longer_training_goes_on_and_what_came_of_the_shorter_is_refused(monkeypatch):
+    monkeypatch.setattr("toy_system.ToyRecipe", LastingRecipe)
+    run()
+    before = read_json("run/02-train/state.json")
+    assert statuses("train.steps=6") == ["kept", "resume", "refuse"]
+    with pytest.raises(MedsegError, match=r"report: .*\(train was made with other settings\)\. Use --rerun report"):
+        run("train.steps=6")
+    assert read_json("run/02-train/state.json") == before  # a refusal changes nothing
+    run("train.steps=6", rerun="report")
+    assert read_json("run/02-train/state.json")[:4] == before and len(read_json("run/02-train/state.json")) == 6
+    assert statuses("train.steps=6") == ["kept"] * 3
+    with pytest.raises(MedsegError, match=r"train: .*\(steps: 6 -> 9, 8 steps are enough\)"):
+        run("train.steps=9")
+    assert statuses("train.steps=7", "train.lr=0.5")[1] == "refuse"  # not the length alone
+
+
+def test_a_longer_training_that_is_killed_is_not_taken_for_a_finished_one(monkeypatch):
+    monkeypatch.setattr("toy_system.ToyRecipe", LastingRecipe)
+    run(until="train")
+    monkeypatch.setattr("toy_system.train", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run("train.steps=6", until="train")
+    assert statuses("train.steps=6")[1] == "resume" == statuses()[1] and not Path("run/02-train/done.json").exists()
+
+
+def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_stays(tmp_path):
+    Path("run").mkdir()
+    other = tmp_path / "letter.txt"
+    other.write_text("dear reader")
+    Path("run/lock").symlink_to(other)
+    with pytest.raises(MedsegError, match=r"run/lock is a link"):
+        run()
+    assert other.read_text() == "dear reader" and sorted(os.listdir("run")) == ["lock"]
 
 
 def test_kill_and_a_second_process(tmp_path):

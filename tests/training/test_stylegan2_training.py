@@ -1,6 +1,7 @@
 """The StyleGAN2-ADA stage."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,6 +161,38 @@ def test_a_finished_folder_is_left_as_it_is(whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     train(whole, StopsAt(1))
     assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+
+
+def test_a_longer_training_goes_on_and_a_shorter_ends_at_its_checkpoint_bit_equal(tmp_path: Path) -> None:
+    length = {"lr_decay_from": 1.0}
+    train(tmp_path / "long", total_kimg=0.08, **length)
+    train(tmp_path / "short", total_kimg=0.04, **length)
+    shutil.copytree(tmp_path / "short", tmp_path / "extended")
+    assert section(total_kimg=0.08, **length).new_length(tmp_path / "extended") is None
+    with pytest.raises(KeyboardInterrupt):  # killed while it goes on, it still does not pass for the longer one
+        train(tmp_path / "extended", StopsAt(45), total_kimg=0.08, **length)
+    train(tmp_path / "extended", total_kimg=0.08, **length)
+    assert_bit_equal(tmp_path / "extended", tmp_path / "long")
+    shutil.copytree(tmp_path / "long", tmp_path / "cut")
+    (tmp_path / "cut" / "checkpoint-000000040.pt").write_bytes(
+        (tmp_path / "short" / "checkpoint-000000040.pt").read_bytes()
+    )
+    assert section(total_kimg=0.04, **length).new_length(tmp_path / "cut") is None
+    train(tmp_path / "cut", total_kimg=0.04, **length)
+    assert_bit_equal(tmp_path / "cut", tmp_path / "short")
+
+
+def test_a_length_that_cannot_be_had_is_refused_with_the_reason(tmp_path: Path) -> None:
+    for images in (20, 40, 80):
+        (tmp_path / f"checkpoint-{images:09d}.pt").touch()
+    assert "checkpoints exist at 0.02, 0.04, 0.08 thousand images" in str(
+        section(total_kimg=0.06, lr_decay_from=1.0).new_length(tmp_path)
+    )
+    assert str(section(total_kimg=0.2).new_length(tmp_path)).startswith("lr_decay_from 0.5 makes the learning rate")
+    assert "use best" in str(section(total_kimg=0.2, lr_decay_from=1.0, use="best", metric_kimg=1).new_length(tmp_path))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "G_ema.pt").touch()
+    assert "no checkpoint is left" in str(section(total_kimg=0.2, lr_decay_from=1.0).new_length(tmp_path / "empty"))
 
 
 def test_saved_generator_renders_as_the_trained_one(whole: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
             left_out={reason: number for reason, number in counts["left_out"].items() if number},
             phantom=counts["phantom"],
             stages=[
-                {"name": name, "seconds": record["total_seconds"], "peak_mb": record["peak_rss_mb"]}
+                {"name": name, "seconds": record["total_seconds"], "peak_mb": record["peak_mb"]}
                 for name, record in done.items()
             ],
             versions={"medseg-gan": last["medseg_gan"], "commit": last["commit"] or "", **last["versions"]},

@@ -73,7 +73,7 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
                 {
                     "name": name,
                     "seconds": record["total_seconds"],
-                    "peak_mb": max(record["peak_rss_mb"], record["peak_rss_largest_child_mb"]),
+                    "peak_mb": record["peak_mb"],
                 }
                 for name, record in done.items()
             ],
