@@ -135,7 +135,8 @@ def is_trained(folder: Path, section: StyleGAN2Training) -> bool:
     if not (folder / GENERATOR).is_file():
         return False
     seen = load_checkpoint(folder / GENERATOR).get("images_seen")
-    return section.use == "best" or seen == section.iterations * section.batch_size  # the best may be of any step
+    wanted = section.iterations * section.batch_size if section.total_kimg else 0
+    return section.use == "best" or seen == wanted  # the best may be of any step
 
 
 def image_batches(

@@ -19,7 +19,7 @@ from medseg_gan.errors import MedsegError
 from medseg_gan.machine.checkpoint import restore, save_checkpoint
 from medseg_gan.training import stylegan2
 from medseg_gan.training.engine import read_stats
-from medseg_gan.training.stylegan2 import load_generator, train_stylegan2
+from medseg_gan.training.stylegan2 import is_trained, load_generator, save_generator, train_stylegan2
 from medseg_gan.training.stylegan2_config import StyleGAN2Training
 from medseg_gan.training.stylegan2_step import StyleGAN2Step
 
@@ -180,6 +180,12 @@ def test_a_longer_training_goes_on_and_a_shorter_ends_at_its_checkpoint_bit_equa
     assert section(total_kimg=0.04, **length).new_length(tmp_path / "cut") is None
     train(tmp_path / "cut", total_kimg=0.04, **length)
     assert_bit_equal(tmp_path / "cut", tmp_path / "short")
+
+
+def test_a_generator_taken_as_it_is_counts_as_trained_for_no_length_but_none(whole: Path, tmp_path: Path) -> None:
+    save_generator(tmp_path / "G_ema.pt", load_generator(whole / "G_ema.pt"), images_seen=0)
+    assert is_trained(tmp_path, section(total_kimg=0, init_from="G.pt"))
+    assert not is_trained(tmp_path, section(total_kimg=0.04))
 
 
 def test_a_length_that_cannot_be_had_is_refused_with_the_reason(tmp_path: Path) -> None:
