@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from medseg_gan.errors import MedsegError
-from medseg_gan.evaluation.protocol import LEVEL
+from medseg_gan.evaluation.intervals import bootstrap_counts, interval
 from medseg_gan.evaluation.segmentation import confusion, iou_per_class
 from medseg_gan.labels import UNLABELLED
-from medseg_gan.machine.seeding import numpy_rng
 
 PRIOR_AREA = 0.25
 """Share of the picture that `centred_disc` covers where nothing is known of the training masks."""
@@ -54,13 +53,8 @@ def bootstrap(
         MedsegError: no image, or another shape.
     """
     _check(matrices)
-    names = np.arange(len(matrices)) if units is None else np.asarray(units)
-    groups, member = np.unique(names, return_inverse=True)
-    rng = numpy_rng(seed, "bootstrap")
-    times = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=resamples)  # (R, units)
-    tail = (1 - LEVEL) / 2
-    found = _scores(matrices, times[:, member].astype(np.float64))
-    return {name: [float(end) for end in np.quantile(values, [tail, 1 - tail])] for name, values in found.items()}
+    counts = bootstrap_counts(np.arange(len(matrices)) if units is None else units, resamples, seed)
+    return {name: interval(values) for name, values in _scores(matrices, counts.astype(np.float64)).items()}
 
 
 def foreground_floors(label: np.ndarray, area: float | None = None) -> dict[str, dict[str, float]]:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from medseg_gan.errors import MedsegError
 from medseg_gan.evaluation.canaries import KINDS, plant
+from medseg_gan.evaluation.intervals import interval
 from medseg_gan.evaluation.nearest import FeatureMeasure, Measure, Neighbours, PixelMeasure, Searched, SliceSet
-from medseg_gan.evaluation.protocol import LEVEL
 from medseg_gan.machine.seeding import mix_seed, numpy_rng
 
 NEAR = 0.01
@@ -136,20 +136,10 @@ def audit_copies(
         "decoys": _planted(unseen, _some(rng, len(unseen), canaries), mix_seed(seed, "decoys")),
     }
     measures: list[Measure] = [PixelMeasure(), FeatureMeasure(device)]
-    judged = {}
-    for measure in measures:
-        found: Groups = {}
-        searched = Searched(training, measure, device, block)
-        for name, slices in groups.items():
-            found[name] = searched.nearest(slices, others_only=name == "training")
-            _tell(on_done, len(slices))
-        found["generated_unseen"] = Searched(unseen, measure, device, block).nearest(groups["generated"])
-        _tell(on_done, len(chosen))
-        judged[measure.name] = _judge(found)
+    judged = {one.name: _judge(_search(groups, training, unseen, one, device, block, on_done)) for one in measures}
     kinds = tuple(kind for kind in KINDS for _ in range(len(groups["canaries"]) // len(KINDS)))
     facts = _facts(judged, kinds, groups, training, unseen, seed)
-    verdict, sentences = _verdict(facts)
-    return Audit(judged, chosen, kinds, facts, verdict, sentences)
+    return Audit(judged, chosen, kinds, facts, *_verdict(facts))
 
 
 def searches(generated: int, training: int, unseen: int, images: int, canaries: int = 20) -> int:
@@ -203,8 +193,7 @@ def share_nearer(to_training: np.ndarray, to_unseen: np.ndarray, seed: int) -> d
             side[:, rng.choice(side.shape[1], half, replace=False)].min(axis=1) for side in (to_training, to_unseen)
         )
         shares.append(((ours < theirs) + 0.5 * (ours == theirs)).mean())
-    low, high = np.quantile(shares, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {"share": float(np.mean(shares)), "interval": [float(low), float(high)], "patients": half}
+    return {"share": float(np.mean(shares)), "interval": interval(shares), "patients": half}
 
 
 def _check(generated: SliceSet, training: SliceSet, unseen: SliceSet) -> None:
@@ -219,6 +208,26 @@ def _check(generated: SliceSet, training: SliceSet, unseen: SliceSet) -> None:
 
 def _some(rng: np.random.Generator, count: int, wanted: int) -> np.ndarray:
     return np.sort(rng.choice(count, min(count, wanted), replace=False))
+
+
+def _search(
+    groups: dict[str, SliceSet],
+    training: SliceSet,
+    unseen: SliceSet,
+    measure: Measure,
+    device: str,
+    block: int,
+    on_done: Callable[[int], None] | None,
+) -> Groups:
+    """Neighbours of every group by one measure."""
+    found: Groups = {}
+    searched = Searched(training, measure, device, block)
+    for name, slices in groups.items():
+        found[name] = searched.nearest(slices, others_only=name == "training")
+        _tell(on_done, len(slices))
+    found["generated_unseen"] = Searched(unseen, measure, device, block).nearest(groups["generated"])
+    _tell(on_done, len(groups["generated"]))
+    return found
 
 
 def _planted(slices: SliceSet, positions: np.ndarray, seed: int) -> SliceSet:

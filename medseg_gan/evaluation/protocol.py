@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from medseg_gan.evaluation.intervals import bootstrap_counts, interval
 from medseg_gan.evaluation.segmentation import iou_per_class, per_image_miou, scores
 from medseg_gan.machine.seeding import numpy_rng
-
-LEVEL = 0.95
-"""Coverage of every interval."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +107,15 @@ def clean_protocol(runs: Sequence[Run], units: Sequence[str], resamples: int, se
     """
     each = [scores(run.clean.sum(axis=0)) for run in runs]
     per_seed = [one["miou"] for one in each]
-    resampled = _resampled_miou(np.stack([run.clean for run in runs]), _draws(units, resamples, seed))  # (B, S)
+    resampled = _resampled_miou(
+        np.stack([run.clean for run in runs]), bootstrap_counts(units, resamples, seed)
+    )  # (B, S)
     mean = {key: np.mean([one[key] for one in each], axis=0).tolist() for key in each[0]}
     return {
         **mean,
         "sd": float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else 0.0,
         "per_seed": per_seed,
-        "interval": _interval(resampled.mean(axis=1)),
+        "interval": interval(resampled.mean(axis=1)),
         "per_image_miou": float(np.mean([per_image_miou(run.clean) for run in runs])),
     }
 
@@ -153,7 +153,7 @@ def compare(
     seeds = sorted(in_a.keys() & in_b.keys())
     assert seeds, "rows share their first segmenter seed"
     first, second = (np.stack([one[key] for key in seeds]) for one in (in_a, in_b))
-    draws = _draws(units, resamples, seed)
+    draws = bootstrap_counts(units, resamples, seed)
     differences = _resampled_miou(first, draws) - _resampled_miou(second, draws)  # (B, S)
     pairs = differences.shape[1]
     mean = differences.mean(axis=1)
@@ -161,10 +161,10 @@ def compare(
     spread = np.take_along_axis(differences, chosen, axis=1).mean(axis=1) - mean
     if pairs > 1:  # a bootstrap of n values has (n - 1) / n of their variance, which matters at 3
         spread = spread * np.sqrt(pairs / (pairs - 1))
-    interval = _interval(mean + spread)
-    ordering = "kept" if interval[0] > 0 else "not kept" if interval[1] < 0 else "undecided"
+    low, high = interval(mean + spread)
+    ordering = "kept" if low > 0 else "not kept" if high < 0 else "undecided"
     difference = (_miou(first.sum(axis=1)) - _miou(second.sum(axis=1))).mean()
-    return {"difference": float(difference), "interval": interval, "ordering": ordering, "pairs": pairs}
+    return {"difference": float(difference), "interval": [low, high], "ordering": ordering, "pairs": pairs}
 
 
 def scores_document(
@@ -238,14 +238,6 @@ def _row_document(
     }
 
 
-def _draws(units: Sequence[str], resamples: int, seed: int) -> np.ndarray:
-    """How often each slice counts in each resample of the units: `(B, N)`."""
-    names, member = np.unique(np.asarray(units), return_inverse=True)
-    rng = numpy_rng(seed, "bootstrap")
-    times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)  # (B, units)
-    return times[:, member]
-
-
 def _resampled_miou(matrices: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """mIoU of each resample and training: `(B, S)` from `(S, N, K, K)` and `(B, N)`."""
     s, n, k, _ = matrices.shape
@@ -255,8 +247,3 @@ def _resampled_miou(matrices: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 def _miou(matrix: np.ndarray) -> np.ndarray:
     return iou_per_class(matrix).mean(axis=-1)
-
-
-def _interval(values: np.ndarray) -> list[float]:
-    tail = (1 - LEVEL) / 2
-    return [float(value) for value in np.quantile(values, [tail, 1 - tail])]

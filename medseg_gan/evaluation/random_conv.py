@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medseg_gan.data import pixels
 from medseg_gan.errors import MedsegError
-from medseg_gan.training import grid
 
 NAME = "random-conv-v1"
 WEIGHTS_SHA256 = "635fb0be904db217f4e76a77ad8d1411178ffb977134ba12e2e8311c83c76e11"
@@ -112,7 +112,7 @@ def to_uint8(images: Tensor) -> Tensor:
         raise MedsegError(f"pictures have shape {shape}, wanted (B, C, H, W) with C 1 or 3 and H, W at least 16")
     if not torch.isfinite(images).all():
         raise MedsegError("pictures hold values that are not finite; wanted [-1, 1]")
-    return grid.to_uint8(images).expand(-1, 3, -1, -1)
+    return pixels.to_uint8(images).expand(-1, 3, -1, -1)
 
 
 def frozen_weights() -> Iterator[np.ndarray]:

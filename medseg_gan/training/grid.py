@@ -6,10 +6,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
-
-def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Turn [-1, 1] into 0..255 as StyleGAN2-ADA does: truncate and clip 127.5 x + 128."""
-    return (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+from medseg_gan.data.pixels import to_uint8
 
 
 def image_grid(images: torch.Tensor, columns: int) -> np.ndarray:

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from medseg_gan import api
 from medseg_gan.cli import app
+from medseg_gan.data.pixels import to_uint8
 from medseg_gan.data.slices import to_hu
 from medseg_gan.errors import UsageError
 from medseg_gan.sampling.drawing import draw
 from medseg_gan.sampling.generate import generate_images
 from medseg_gan.sampling.latents import Drawing, seed_to_ws
 from medseg_gan.sampling.source import open_source
-from medseg_gan.training.grid import to_uint8
 
 
 def pixels(path: Path) -> np.ndarray:

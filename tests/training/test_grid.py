@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from medseg_gan.training.grid import image_grid, to_uint8
+from medseg_gan.data.pixels import to_uint8
+from medseg_gan.training.grid import image_grid
 
 
 def test_every_image_is_found_in_its_tile() -> None:

@@ -14,6 +14,7 @@ from medseg_gan.data.phantom import birds, shelf
 from medseg_gan.data.picture_layouts import find_pictures
 from medseg_gan.data.picture_preparation import prepare_pictures
 from medseg_gan.data.pictures import FoundPictures, PictureRecord, PictureStore, PictureWriter
+from medseg_gan.data.pixels import to_uint8
 from medseg_gan.data.pseudo_masks import build_detector, write_pseudo_masks
 from medseg_gan.data.splits import Split
 from medseg_gan.data.stanford import CARS, DOGS
@@ -26,7 +27,6 @@ from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.layered.ct import prepare_ct
 from medseg_gan.systems.layered.recipe import Phantom, Prepare, Synthesize, TrainGan, TrainSegmenters
 from medseg_gan.systems.layered.training import TrainedLayers, train_layered
-from medseg_gan.training.grid import to_uint8
 from medseg_gan.training.labelled import SOFT_MASKS, StoredPictures, TrainingSource
 from medseg_gan.training.log import Progress, say
 from medseg_gan.training.pool import process_count, run_jobs

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gan.data.pictures import PictureStore
+from medseg_gan.data.pixels import to_uint8
 from medseg_gan.machine.atomic import read_json
 from medseg_gan.machine.seeding import numpy_rng
 from medseg_gan.report.document import (
@@ -29,7 +30,6 @@ from medseg_gan.systems.layered.paper import paper_tables
 from medseg_gan.systems.layered.recipe import Report, TrainGan
 from medseg_gan.systems.layered.stages import trained_layers
 from medseg_gan.training.engine import read_stats
-from medseg_gan.training.grid import to_uint8
 
 FLOORS = {
     "all_foreground": "all foreground",

@@ -63,20 +63,12 @@ def audit_pairs(
             on_done=bar.update,
         )
 
-    def of_generated(position: int) -> dict[str, Any]:
-        return {"sample": generated.records[position].case, "row": position}
-
-    def of_training(position: int) -> dict[str, Any]:
-        row = int(trained_on[position])
-        record = real.records[row]
-        return {"row": row, "case": record.case, "patient": record.patient, "slice": record.slice_index}
-
     copies = copies_of(
         audit,
         lambda rows: to_grey(generated.images[rows], generated.window),
         lambda rows: to_grey(real.images[trained_on[rows]], real.window),
-        of_generated,
-        of_training,
+        lambda position: {"sample": generated.records[position].case, "row": position},
+        lambda position: _place(real, int(trained_on[position])),
     )
     write_text(folder / "memorisation.csv", csv_text(copies.pairs))
     write_json(
@@ -84,6 +76,11 @@ def audit_pairs(
         plain({"verdict": copies.verdict, "sentences": copies.sentences, **copies.facts}),
     )
     return copies
+
+
+def _place(store: SliceStore, row: int) -> dict[str, Any]:
+    record = store.records[row]
+    return {"row": row, "case": record.case, "patient": record.patient, "slice": record.slice_index}
 
 
 def _slices(store: SliceStore, rows: np.ndarray) -> SliceSet:
