@@ -112,7 +112,7 @@ class Guide:
             raise MedsegError("an interpreter is being trained already; wait for it")
         painted = [item.name for item in self.work.items() if item.state == "painted"]
         if len(painted) < LEAST:
-            raise MedsegError(f"{len(painted)} images are painted; an interpreter wants at least {LEAST}")
+            raise MedsegError(f"{len(painted)} images are painted; an interpreter needs at least {LEAST}")
         labels = np.stack([self.work.open(name).label for name in painted])
         number = max(self._numbers(), default=0) + 1
         self.said = f"interpreter {number}: starting with {len(painted)} painted images"

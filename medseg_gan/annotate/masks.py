@@ -89,13 +89,13 @@ def _check_grid(path: Path, own: np.ndarray, wanted: np.ndarray) -> None:
     axes, image_axes = ("".join(str(axis) for axis in nibabel.aff2axcodes(affine)) for affine in (own, wanted))
     advice = "save the mask on the grid of its image"
     if axes != image_axes:
-        raise MedsegError(f"{path} is mirrored or turned: it has the axes {axes}, its image {image_axes}; {advice}")
+        raise MedsegError(f"{path} is mirrored or rotated: it has the axes {axes}, its image {image_axes}; {advice}")
     if np.abs(own[:3, :3] - wanted[:3, :3]).max() > SAME_GRID_MM:
         steps, image_steps = (np.linalg.norm(affine[:3, :3], axis=0) for affine in (own, wanted))
         if np.abs(steps - image_steps).max() > SAME_GRID_MM:
             got, should = (" x ".join(f"{step:.4g}" for step in found) for found in (steps, image_steps))
             raise MedsegError(f"{path} has pixels of {got} mm, its image of {should} mm; {advice}")
-        raise MedsegError(f"{path} is turned against its image by less than a quarter turn; {advice}")
+        raise MedsegError(f"{path} is rotated against its image by less than 90 degrees; {advice}")
     shift = own[:3, 3] - wanted[:3, 3]
     if np.abs(shift).max() > SAME_GRID_MM:
         by = ", ".join(f"{value:.4g}" for value in shift)

@@ -73,7 +73,7 @@ def serve(guide: Guide, *, title: str, port: int, open_browser: bool, say: Calla
         MedsegError: the port is taken.
     """
     page = start(guide, title=title, port=port, open_browser=open_browser, command=command)
-    say(f"annotate: http://{HOST}:{port} (this machine only); Ctrl-C ends it, what is saved stays")
+    say(f"annotate: http://{HOST}:{port} (this machine only); Ctrl-C ends it; saved masks stay")
     try:
         while True:
             time.sleep(3600)
@@ -82,7 +82,7 @@ def serve(guide: Guide, *, title: str, port: int, open_browser: bool, say: Calla
     finally:
         page.close(verbose=False)
     todo = sum(item.state == "to do" for item in guide.work.items())
-    say(f"annotate: {todo} images still to do" if todo else f"annotate: all done; go on with {command}")
+    say(f"annotate: {todo} images still to do" if todo else f"annotate: all done; continue with {command}")
 
 
 def start(guide: Guide, *, title: str, port: int, open_browser: bool = False, command: str = "") -> gr.Blocks:
@@ -436,7 +436,7 @@ class Page:
 
 def _known(session: Session | None) -> Session:
     if session is None:
-        raise MedsegError("the server was started anew since this page was opened; reload the page")
+        raise MedsegError("the server was restarted after this page was opened; reload the page")
     return session
 
 

@@ -170,7 +170,7 @@ class AnnotationWork:
                 f"{opened.image.shape[1]}x{opened.image.shape[0]} and 0 to {self.table.num_classes - 1}"
             )
         if not label.any():
-            raise MedsegError(f"nothing is painted in {number}; an image without plausible anatomy is rejected instead")
+            raise MedsegError(f"nothing is painted in {number}; reject an image without plausible anatomy instead")
         own = self._own(opened.name)
         with self._alone(), _strokes_stay(own):
             self._check_elsewhere(opened.name)

@@ -90,7 +90,7 @@ def open_arrays(folder: Path, first: str, second: str) -> tuple[np.ndarray, np.n
     try:
         images, labels = (np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (first, second))
     except (OSError, EOFError, ValueError) as error:
-        raise MedsegError(f"{folder}: {first} or {second} cannot be read ({error}); make the store anew") from error
+        raise MedsegError(f"{folder}: {first} or {second} cannot be read ({error}); make the store again") from error
     return images, labels
 
 

@@ -92,7 +92,7 @@ def _classes(base: Path, names: Mapping[str, str]) -> tuple[tuple[str, ...], dic
         gap = min(set(range(1, len(titles) + 1)) - set(titles))
         raise MedsegError(
             f"{listed if listed.is_file() else path}: class ids leave a gap, {gap} is missing below {max(titles)}; "
-            "wanted 1, 2, 3, ... without gaps, so number the classes anew in classes.txt and image_class_labels.txt"
+            "wanted 1, 2, 3, ... without gaps, so renumber the classes in classes.txt and image_class_labels.txt"
         )
     strange = sorted(set(labels.values()) - set(titles))
     if strange:

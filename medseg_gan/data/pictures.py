@@ -129,15 +129,15 @@ class PictureStore:
             records = [PictureRecord(**item) for item in about["pictures"]]
             dataset, classes = str(about["dataset"]), tuple(str(name) for name in about["classes"])
         except (KeyError, TypeError) as error:
-            raise MedsegError(f"{folder}: pictures.json is incomplete ({error}); make the store anew") from error
+            raise MedsegError(f"{folder}: pictures.json is incomplete ({error}); make the store again") from error
         if not _fit(images, masks, len(records)):
             raise MedsegError(
                 f"{folder}: images {images.dtype} {images.shape}, masks {masks.dtype} {masks.shape} and {len(records)} "
-                "records do not belong together; make the store anew"
+                "records do not belong together; make the store again"
             )
         strange = {str(record.split) for record in records} - set(SPLITS)
         if strange:
-            raise MedsegError(f"{folder}: pictures.json names the split {min(strange)!r}; make the store anew")
+            raise MedsegError(f"{folder}: pictures.json names the split {min(strange)!r}; make the store again")
         return cls(folder, images, masks, records, dataset, classes)
 
     def __len__(self) -> int:

@@ -95,7 +95,7 @@ class SliceStore:
             records = [SliceRecord(**{**item, "spacing": tuple(item["spacing"])}) for item in cases["slices"]]
             window, table = tuple(cases["window"]), lookup_table(cases["label_table"])
         except (KeyError, TypeError) as error:
-            raise MedsegError(f"{folder}: cases.json is incomplete ({error}); make the store anew") from error
+            raise MedsegError(f"{folder}: cases.json is incomplete ({error}); make the store again") from error
         for record in records:
             for name in (record.case, record.patient):
                 check_name(name, folder / "cases.json")
@@ -103,7 +103,7 @@ class SliceStore:
         if images.shape != labels.shape or len(images) != count:
             raise MedsegError(
                 f"{folder}: images {images.shape}, labels {labels.shape} and {count} records do not belong together; "
-                "make the store anew"
+                "make the store again"
             )
         return cls(folder, images, labels, records, window, table)
 

@@ -167,7 +167,7 @@ class FrechetDistance(Metric):
         if real_statistics.extractor != extractor.weights_sha256:
             raise MedsegError(
                 f"real statistics come from weights {real_statistics.extractor[:8]}, the extractor {extractor.name} "
-                f"has {extractor.weights_sha256[:8]}; compute the statistics anew"
+                f"has {extractor.weights_sha256[:8]}; compute the statistics again"
             )
         self.extractor, self.real = extractor.to(torch.device(device)), real_statistics
         super().__init__(output_transform, device=device)

@@ -51,7 +51,7 @@ def open_no_link(path: str | os.PathLike[str], mode: str = "a+") -> IO[Any]:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        raise MedsegError(f"{path} is a link and is not written through; remove it and run again") from error
+        raise MedsegError(f"{path} is a link, which is not followed when writing; remove it and run again") from error
 
 
 @contextmanager

@@ -118,7 +118,7 @@ class Step:
             )
         if OUTDATED in self.differences:
             return MedsegError(
-                f"{self.folder} was {OUTDATED}, whose runs this version does not go on with. "
+                f"{self.folder} was {OUTDATED}, and this version does not continue such runs. "
                 f"Use --rerun {self.stage.name} or another --out."
             )
         changed = ", ".join(map(str, self.differences)) or "unknown"

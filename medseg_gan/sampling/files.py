@@ -38,7 +38,7 @@ def save_sheet(path: Path, images: Sequence[Tensor], columns: int) -> None:
     height, width = images[0].shape[-2:]
     pixels = height * width * -(-len(images) // columns) * columns
     if pixels > MOST_PIXELS:
-        raise UsageError(f"{path.name} would have {pixels / 1e6:.0f} million pixels; ask for fewer pictures on it")
+        raise UsageError(f"{path.name} would have {pixels / 1e6:.0f} million pixels; ask for fewer images")
     save_png(path, image_grid(torch.cat(list(images)), columns))
 
 
@@ -109,11 +109,11 @@ class Manifest:
     def _go_on(self, before: Any) -> None:
         entries = before.get("files") if isinstance(before, dict) else None
         if not isinstance(entries, list) or not all(isinstance(item, dict) and "file" in item for item in entries):
-            raise UsageError(f"{self.path} is no record of generated pictures; choose another --out")
+            raise UsageError(f"{self.path} does not describe generated images; choose another --out")
         was, now = _flat(self.head, before), _flat(self.head, self.head)
         changed = [f"{name}: {was[name]} -> {now[name]}" for name in now if was[name] != now[name]]
         if changed:
-            raise UsageError(f"{self.path.parent} holds other pictures ({', '.join(changed)}); choose another --out")
+            raise UsageError(f"{self.path.parent} holds other images ({', '.join(changed)}); choose another --out")
         self.files = {entry["file"]: entry for entry in entries}
 
     def add(self, file: str, **what: Any) -> None:

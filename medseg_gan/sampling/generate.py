@@ -94,7 +94,7 @@ def generate_images(
     asked = {"--seeds": seeds, "--latents": latents or None, "--mix": mix, "--interpolate": interpolate}
     named = [option for option, value in asked.items() if value is not None] or ["--seeds"]
     if len(named) > 1:
-        raise UsageError(f"{' and '.join(named)} are different jobs; ask for one at a time")
+        raise UsageError(f"{' and '.join(named)} exclude each other; choose one")
     _check_options(named[0], format, noise, grid, layers, frames, fps, loop)
     found = open_source(source, device)
     drawing = Drawing(psi, psi_layers, noise, seed_convention, class_id)
@@ -140,7 +140,7 @@ def _check_options(
     if job != "--interpolate" and (format == "gif" or loop):
         raise UsageError(f"{'--format gif' if format == 'gif' else '--loop'} belongs to --interpolate; give its seeds")
     if format == "nii" and job in ("--mix", "--interpolate"):
-        raise UsageError(f"--format nii is for single pictures; leave {job} out")
+        raise UsageError(f"--format nii is for single images; leave {job} out")
     if grid and job in ("--mix", "--interpolate"):
         raise UsageError(f"--grid is for --seeds and --latents; leave it out with {job}")
     if job == "--interpolate" and noise == "random":
@@ -177,7 +177,9 @@ def _draw_latents(
     kept: list[Tensor] = []
     for path, item in zip(paths, stored, strict=True):
         if not item.same_source:
-            say(f"{path} was projected with another generator file; the picture may differ from what it showed")
+            say(
+                f"{path} was projected with another generator file; the image may differ from the projection"
+            )
         for row, ws in enumerate(item.ws.split(1)):
             image = draw(source, truncate(source, ws, drawing), drawing.noise, f"{item.sha256}/{row}", item.noise)
             kept.append(image)
@@ -269,7 +271,7 @@ def _check_format(source: Source, format: Format) -> None:
             "--format nii needs the window and spacing of a run folder with its 01-prepare; give the run, or use png"
         )
     if source.G.img_channels != 1:
-        raise UsageError("--format nii holds HU, and this generator draws colours; use png")
+        raise UsageError("--format nii holds HU, and this generator makes colour images; use png")
 
 
 def _save(source: Source, folder: Path, stem: str, image: Tensor, format: Format, what: str) -> str:

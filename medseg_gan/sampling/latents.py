@@ -87,7 +87,7 @@ def check_drawing(source: Source, drawing: Drawing) -> None:
     if count and chosen is None:
         raise UsageError(f"{name} draws {count} classes; choose one with --class, 0 to {count - 1}")
     if not count and chosen is not None:
-        raise UsageError(f"--class {chosen}: {name} knows no classes; leave --class out")
+        raise UsageError(f"--class {chosen}: {name} has no classes; leave --class out")
     if chosen is not None and not 0 <= chosen < count:
         raise UsageError(f"--class {chosen}: {name} has the classes 0 to {count - 1}")
 
@@ -99,7 +99,7 @@ def check_truncation(source: Source, drawing: Drawing) -> None:
         UsageError: psi is not finite, or there are not so many layers.
     """
     if not math.isfinite(drawing.psi):
-        raise UsageError(f"--psi {drawing.psi}: wanted a number, 0 for the mean picture to 1 for no truncation")
+        raise UsageError(f"--psi {drawing.psi}: wanted a number, 0 for the mean image to 1 for no truncation")
     if drawing.psi_layers is not None and not 0 <= drawing.psi_layers <= source.G.num_ws:
         raise UsageError(
             f"--psi-layers {drawing.psi_layers}: {source.path.name} has {source.G.num_ws} layers; wanted that at most"

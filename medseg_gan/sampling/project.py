@@ -125,7 +125,7 @@ def load_target(
     G = source.G
     if is_picture(path):
         if index is not None or window is not None:
-            raise UsageError(f"{path} is a picture; --index and --window are for volumes, leave them out")
+            raise UsageError(f"{path} is an image; --index and --window are for volumes, leave them out")
         return load_picture(path, G.img_resolution, G.img_channels)[None], None
     used = window or (source.slices.window if source.slices else None)
     if used is None:

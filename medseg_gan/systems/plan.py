@@ -114,7 +114,9 @@ def plan_annotation(run: str | Path) -> tuple[Plan, Callable[..., None]]:
     system = plan.recipe.header.system
     if not SYSTEMS[system].annotate:
         able = ", ".join(name for name, other in SYSTEMS.items() if other.annotate)
-        raise UsageError(f"{plan.run} is a run of the system {system}, in which nobody paints; wanted a run of {able}")
+        raise UsageError(
+            f"{plan.run} is a run of the system {system}, which needs no painted masks; wanted a run of {able}"
+        )
     return plan, import_object(SYSTEMS[system].annotate)
 
 

@@ -342,9 +342,9 @@ def turned(angle):
 @pytest.mark.parametrize(
     ("affine", "message"),
     [
-        (np.diag([2.0, -2.5, 3.0, 1.0]), "mirrored or turned: it has the axes RPS, its image LPS"),
-        (turned(np.pi / 2), "mirrored or turned"),
-        (turned(0.02), "turned against its image by less than a quarter turn"),
+        (np.diag([2.0, -2.5, 3.0, 1.0]), "mirrored or rotated: it has the axes RPS, its image LPS"),
+        (turned(np.pi / 2), "mirrored or rotated"),
+        (turned(0.02), "rotated against its image by less than 90 degrees"),
         (np.diag([-2.0, -2.4, 3.0, 1.0]), r"pixels of 2 x 2.4 x 3 mm, its image of 2 x 2.5 x 3 mm"),
         (turned(0.0) + np.pad([[4.0], [0], [0]], ((0, 1), (3, 0))), r"shifted against its image by \(4, 0, 0\) mm"),
     ],

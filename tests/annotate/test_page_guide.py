@@ -42,7 +42,7 @@ def test_three_painted_images_give_an_interpreter_that_orders_the_rest(work):
     guide = Guide(work, {"blob": blob}, teach)
     assert [item.name[:4] for item in guide.order(work.items())] == [f"{k:04d}" for k in range(6)]
     paint(work, 2)
-    with pytest.raises(MedsegError, match="2 images are painted; an interpreter wants at least 3"):
+    with pytest.raises(MedsegError, match="2 images are painted; an interpreter needs at least 3"):
         guide.start()
     paint(work, 3)
     guide.start()

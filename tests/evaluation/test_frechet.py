@@ -173,7 +173,7 @@ def test_what_cannot_be_compared_is_refused(extractor, real):
     with pytest.raises(MedsegError, match="wanted one size"):
         FrechetDistance(extractor, statistics).update(torch.zeros(2, 1, 64, 64))
     other = type(statistics)(statistics.mean, statistics.covariance, 10, (32, 32), "0" * 64)
-    with pytest.raises(MedsegError, match="compute the statistics anew"):
+    with pytest.raises(MedsegError, match="compute the statistics again"):
         FrechetDistance(extractor, other)
     for few in (real[:0], real[:1]):
         with pytest.raises(MedsegError, match="wanted at least 2"):

@@ -108,7 +108,7 @@ def test_a_file_written_in_place_is_never_a_link(tmp_path):
     (tmp_path / "victim").write_text("theirs")
     for target in ("victim", "not-there"):
         (tmp_path / f"lock-{target}").symlink_to(tmp_path / target)
-        with pytest.raises(MedsegError, match="is a link and is not written through"):
+        with pytest.raises(MedsegError, match="is a link, which is not followed when writing"):
             open_no_link(tmp_path / f"lock-{target}")
     assert (tmp_path / "victim").read_text() == "theirs" and not (tmp_path / "not-there").exists()
     for expected in ("", "kept"):

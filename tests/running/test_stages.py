@@ -370,7 +370,7 @@ def test_a_run_of_an_earlier_version_is_refused_and_can_be_made_anew():
     record = read_json("run/01-make/started.json")
     write_json("run/01-make/started.json", {**record, "version": None, "fingerprint": "0" * 64})
     told = (
-        "^run/01-make was made by an earlier version of medseg-gan, whose runs this version does not go on with. "
+        "^run/01-make was made by an earlier version of medseg-gan, and this version does not continue such runs. "
         "Use --rerun make or another --out.$"
     )
     with pytest.raises(MedsegError, match=told):

@@ -82,7 +82,7 @@ def test_pictures_of_other_settings_do_not_join(tmp_path: Path) -> None:
     path = weight_file(tmp_path)
     folder = generate_images(path, "0", tmp_path / "out")
     before = (folder / "seed0000.png").read_bytes()
-    with pytest.raises(UsageError, match=r"holds other pictures \(settings.psi: 1.0 -> 0.5\); choose another --out"):
+    with pytest.raises(UsageError, match=r"holds other images \(settings.psi: 1.0 -> 0.5\); choose another --out"):
         generate_images(path, "0", tmp_path / "out", psi=0.5)
     with pytest.raises(UsageError, match="kind: seeds -> mixing"):
         generate_images(path, mix=("0", "1"), out=tmp_path / "out")
@@ -93,7 +93,7 @@ def test_pictures_of_other_settings_do_not_join(tmp_path: Path) -> None:
 def test_a_folder_with_another_manifest_is_left_alone(tmp_path: Path, text: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.json").write_text(text)
-    with pytest.raises(UsageError, match="is no record of generated pictures"):
+    with pytest.raises(UsageError, match="does not describe generated images"):
         generate_images(weight_file(tmp_path), "0", tmp_path / "out")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["manifest.json"]
 
@@ -152,7 +152,7 @@ def test_the_gif_holds_every_frame(tmp_path: Path, channels: int) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ({"seeds": "0", "mix": ("1", "2")}, "--seeds and --mix are different jobs"),
+        ({"seeds": "0", "mix": ("1", "2")}, "--seeds and --mix exclude each other"),
         ({"seeds": "x"}, "--seeds x: 'x' is no number"),
         ({"layers": "1"}, "give --mix ROWS COLS"),
         ({"mix": ("1", "2"), "layers": "6"}, "--layers 6: 6 is too large; wanted 0 to 5"),
@@ -163,7 +163,7 @@ def test_the_gif_holds_every_frame(tmp_path: Path, channels: int) -> None:
         ({"interpolate": "1,2", "frames": 0}, "--frames 0"),
         ({"interpolate": "1,2", "grid": True}, "--grid is for"),
         ({"format": "nii"}, "needs the window and spacing of a run folder"),
-        ({"class_id": 1}, "knows no classes"),
+        ({"class_id": 1}, "has no classes"),
         ({"out": ""}, "--out is empty"),
     ],
 )

@@ -110,7 +110,7 @@ def test_the_discriminator_compares_too(tmp_path: Path) -> None:
         ({}, "has 3 slices; choose one with --index"),
         ({"index": 9}, "wanted 0 to 2"),
         ({"index": 0, "window": (400.0, -1000.0)}, "the lower one first"),
-        ({"index": 0, "class_id": 1}, "knows no classes"),
+        ({"index": 0, "class_id": 1}, "has no classes"),
     ],
 )
 def test_wrong_arguments_are_one_line_and_write_nothing(tmp_path: Path, words: dict[str, Any], told: str) -> None:
@@ -123,7 +123,7 @@ def test_wrong_arguments_are_one_line_and_write_nothing(tmp_path: Path, words: d
 def test_an_index_of_a_picture_is_refused(tmp_path: Path) -> None:
     path = weight_file(tmp_path)
     Image.new("L", (20, 30)).save(tmp_path / "p.png")
-    with pytest.raises(UsageError, match="is a picture"):
+    with pytest.raises(UsageError, match="is an image"):
         project_image(path, tmp_path / "p.png", index=1)
     with pytest.raises(MedsegError, match="does not exist"):
         project_image(path, tmp_path / "none.png")

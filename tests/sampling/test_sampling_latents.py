@@ -105,7 +105,7 @@ def test_a_class_changes_the_picture_of_a_seed() -> None:
     [
         (2, {}, "draws 2 classes; choose one with --class, 0 to 1"),
         (2, {"class_id": 2}, "has the classes 0 to 1"),
-        (0, {"class_id": 0}, "knows no classes"),
+        (0, {"class_id": 0}, "has no classes"),
         (0, {"psi": float("nan")}, "--psi nan"),
         (0, {"psi_layers": 99}, "--psi-layers 99"),
     ],

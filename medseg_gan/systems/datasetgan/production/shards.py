@@ -124,7 +124,7 @@ def read_record(path: Path) -> list[dict[str, str]]:
     except (KeyError, ValueError, csv.Error):
         whole, rows = False, []
     if not whole or not rows:
-        raise MedsegError(f"{path} was cut off or edited; the same command again makes its shard anew")
+        raise MedsegError(f"{path} was cut off or edited; the same command again makes its shard again")
     return rows
 
 

@@ -167,7 +167,7 @@ def _tell_damage(folder: Path, asked: Sequence[Shard], mine: Sequence[Shard], sh
     if processes.is_first():  # it alone speaks
         for one in damaged:
             say(
-                f"synthesize: shard {one.number} {wrong.get(one.number) or damage(folder, one, shape)}; it is made anew"
+                f"synthesize: shard {one.number} {wrong.get(one.number) or damage(folder, one, shape)}; making it again"
             )
     return damaged
 
@@ -273,7 +273,7 @@ def _classes(keep: str | Sequence[str], files: FactoryFiles) -> tuple[str, ...]:
         if word not in CLASSES:
             raise UsageError(f"--keep {word}: wanted some of {','.join(CLASSES)}{did_you_mean(word, CLASSES)}")
     if asked and files.quality is None:
-        raise MedsegError("--keep goes by predicted quality, which this run has not learned; use --rerun synthesize")
+        raise MedsegError("--keep needs predicted quality, which this run does not have; use --rerun synthesize")
     return tuple(word for word in CLASSES if word in asked)
 
 
@@ -287,7 +287,7 @@ def _check(num: int, to: str, start: int, workers: int, shard: int) -> None:
     if start + num > most:
         raise UsageError(f"--num {num} from --start {start} on: a run has {most} pairs to make; wanted fewer")
     if shard > 1000 and to != "shards":
-        raise UsageError(f"--shard {shard}: a folder holds at most 1000 pictures; wanted 1 to 1000 with --to {to}")
+        raise UsageError(f"--shard {shard}: a folder holds at most 1000 images; wanted 1 to 1000 with --to {to}")
     if workers < 0:
         raise UsageError(f"--workers {workers}: wanted 1 or more, or 0 for one per core")
 
@@ -311,7 +311,9 @@ def _begin(folder: Path, settings: Mapping[str, Any]) -> None:
         changed = changed_values(before, dict(settings))
         if changed:
             found = ", ".join(map(str, changed))
-            raise MedsegError(f"{folder} was begun otherwise ({found}); use another --out{_further(before, settings)}")
+            raise MedsegError(
+                f"{folder} was begun with other settings ({found}); use another --out{_further(before, settings)}"
+            )
         return
     if processes.is_first():
         try:

@@ -268,7 +268,9 @@ def render_again(path: Path, source: ImageSource, storage: str = "fp32") -> Rend
         f"{key}: {stored['sampling'].get(key)} -> {now[key]}" for key in now if stored["sampling"].get(key) != now[key]
     ]
     if changed:
-        raise MedsegError(f"{path} was sampled otherwise ({', '.join(changed)}); annotate again with --rerun annotate")
+        raise MedsegError(
+            f"{path} was sampled with other settings ({', '.join(changed)}); annotate again with --rerun annotate"
+        )
     drawn = stored["z"].shape[1] > 0
     rendered = (
         source.render(stored["indices"].numpy(), storage)
@@ -279,7 +281,7 @@ def render_again(path: Path, source: ImageSource, storage: str = "fp32") -> Rend
     worst = int(off.argmax())
     if not off[worst] <= TOLERANCE[source.sampling.precision]:
         raise MedsegError(
-            f"generated image {int(stored['indices'][worst])} no longer matches its stored picture (they differ by up "
+            f"generated image {int(stored['indices'][worst])} no longer matches its stored copy (they differ by up "
             f"to {float(off[worst]):.2g} in [-1, 1]); annotate again with --rerun annotate"
         )
     return rendered

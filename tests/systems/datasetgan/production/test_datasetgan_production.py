@@ -314,7 +314,7 @@ def test_a_damaged_shard_is_made_anew_and_told(run: Path, small: dict[str, Path]
     before = {path: path.stat().st_mtime_ns for path in out.glob("shard-000000*")}
     words = (run, "--num", 8, "--to", to, "--shard", 4, "--workers", 1, "--out", out)
     code, told = call(*words)
-    said = [line for line in told if "made anew" in line]
+    said = [line for line in told if "making it again" in line]
     assert code == 0 and len(said) == 1 and said[0].startswith("synthesize: shard 1 ") and part in said[0], told
     assert hashes(out) == hashes(small[to])
     assert before == {path: path.stat().st_mtime_ns for path in before}

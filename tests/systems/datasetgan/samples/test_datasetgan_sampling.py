@@ -103,12 +103,12 @@ def test_a_changed_generator_sampling_or_picture_is_noticed(tmp_path):
     save_latents(path, source, source.render(np.array([7, 17])))
     with pytest.raises(MedsegError, match="belongs to another generator"):
         render_again(path, build_source(weights_seed=1))
-    with pytest.raises(MedsegError, match=r"was sampled otherwise \(psi: 0\.7 -> 0\.5\)"):
+    with pytest.raises(MedsegError, match=r"was sampled with other settings \(psi: 0\.7 -> 0\.5\)"):
         render_again(path, build_source(Sampling(seed=5, block=4, psi=0.5)))
     stored = load_checkpoint(path)
     stored["images"][1, 0, 3, 3] += 0.5
     save_checkpoint(path, **stored)
-    with pytest.raises(MedsegError, match="generated image 17 no longer matches its stored picture"):
+    with pytest.raises(MedsegError, match="generated image 17 no longer matches its stored copy"):
         render_again(path, build_source())
 
 
