@@ -55,6 +55,10 @@ class Arms(Section):
         """Arm and seed of every training, seed by seed."""
         return [(arm, seed) for seed in range(self.seeds) for arm in self.arms]
 
+    def names(self) -> list[str]:
+        """Name of every training's folder, such as `main-0`, in the order of `runs`."""
+        return [f"{arm}-{seed}" for arm, seed in self.runs()]
+
 
 def _mistake(error: ValidationError, objective: Section) -> str:
     """The first thing that is wrong with an arm, which pydantic would word for its own readers."""

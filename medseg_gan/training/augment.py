@@ -89,19 +89,20 @@ def vary_intensity(
     return (image + noise * uniform[3] * torch.randn_like(image)).clamp(-1, 1)
 
 
-def flip_and_crop(image: Tensor, smallest: float) -> Tensor:
-    """Mirror pictures at random and cut random squares, resampled to the same size.
+def flip_and_crop(image: Tensor, smallest: float, mirror: bool = True) -> Tensor:
+    """Mirror images at random and cut random squares, resampled to the same size.
 
     Args:
         image: `(B, C, H, W)` in [-1, 1].
-        smallest: side of the smallest square, as a share of the picture's; 1 cuts nothing.
+        smallest: side of the smallest square, as a share of the image's; 1 cuts nothing.
+        mirror: whether left and right are swapped in half of them; never for CT.
     """
     count, device = len(image), image.device
     uniform = torch.rand(count, 4, device=device)
     side = smallest + (1 - smallest) * uniform[:, 0]
-    mirror = torch.where(uniform[:, 1] < 0.5, -1.0, 1.0)
+    direction = torch.where(uniform[:, 1] < 0.5, -1.0, 1.0) if mirror else 1.0
     theta = torch.zeros(count, 2, 3, device=device)
-    theta[:, 0, 0], theta[:, 1, 1] = side * mirror, side
+    theta[:, 0, 0], theta[:, 1, 1] = side * direction, side
     theta[:, :, 2] = (2 * uniform[:, 2:] - 1) * (1 - side[:, None])
     grid = functional.affine_grid(theta, list(image.shape), align_corners=False)
     return functional.grid_sample(image, grid, padding_mode="reflection", align_corners=False)

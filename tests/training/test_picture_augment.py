@@ -30,6 +30,14 @@ def test_without_cropping_a_picture_is_itself_or_its_mirror_image():
     assert 16 < mirrored.sum() < 48
 
 
+def test_images_with_a_left_and_a_right_are_cropped_alone():
+    """On ramps x still rises to the right in every crop."""
+    x, _ = flip_and_crop(ramps(200), 0.6, mirror=False).unbind(dim=1)
+    assert (x[:, 8, -3] > x[:, 8, 2]).all()
+    image = pictures()
+    torch.testing.assert_close(flip_and_crop(image, 1.0, mirror=False), image, atol=1e-4, rtol=0)
+
+
 def test_crops_are_squares_inside_the_picture_at_many_places_and_sizes():
     """On ramps the corner pixels tell where a crop lies: their centres are inside, upright, of equal sides."""
     x, y = flip_and_crop(ramps(2000), 0.6).unbind(dim=1)

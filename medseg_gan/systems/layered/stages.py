@@ -7,16 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from medseg_gan.data.arrays import GrowingArray
 from medseg_gan.data.phantom import birds, shelf
 from medseg_gan.data.picture_layouts import find_pictures
 from medseg_gan.data.picture_preparation import prepare_pictures
-from medseg_gan.data.pictures import FoundPictures, PictureRecord, PictureStore, PictureWriter
-from medseg_gan.data.pixels import to_uint8
+from medseg_gan.data.pictures import FoundPictures, PictureStore
 from medseg_gan.data.pseudo_masks import build_detector, write_pseudo_masks
-from medseg_gan.data.splits import Split
 from medseg_gan.data.stanford import CARS, DOGS
 from medseg_gan.data.volumes import is_volume_file
 from medseg_gan.errors import MedsegError
@@ -27,8 +22,9 @@ from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.layered.ct import prepare_ct
 from medseg_gan.systems.layered.recipe import Phantom, Prepare, Synthesize, TrainGan, TrainSegmenters
 from medseg_gan.systems.layered.training import TrainedLayers, train_layered
-from medseg_gan.training.labelled import SOFT_MASKS, StoredPictures, TrainingSource
+from medseg_gan.training.labelled import StoredPictures, TrainingSource
 from medseg_gan.training.log import Progress, say
+from medseg_gan.training.pairs import pair_sources, write_foreground_pairs
 from medseg_gan.training.pool import process_count, run_jobs
 from medseg_gan.training.segmenter import train_many
 
@@ -162,43 +158,22 @@ def train_gan(config: TrainGan, folder: Path, inputs: Inputs) -> None:
 
 def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
     """Render pairs of every trained generator; a finished folder is kept."""
-    training = inputs.section(TrainGan)
-    for arm, seed in training.runs():
-        where = folder / f"{arm}-{seed}"
-        if not (where / "done.json").is_file():
-            layers = trained_layers(inputs, arm, seed)
-            write_pairs(where, layers, config.num_pairs, config.val_share, config.block_size)
-            write_json(where / "done.json", {"pairs": config.num_pairs})
+    for arm, seed in inputs.section(TrainGan).runs():
+        layers = trained_layers(inputs, arm, seed)
+        write_foreground_pairs(
+            folder / f"{arm}-{seed}",
+            lambda indices, layers=layers: layers.render(indices)[:2],
+            config.num_pairs,
+            val_share=config.val_share,
+            block=config.block_size,
+            description=f"synthesize: {arm}-{seed}",
+        )
 
 
 def trained_layers(inputs: Inputs, arm: str, seed: int) -> TrainedLayers:
     """A trained generator as a source of pictures by index."""
     where = inputs.folders["train_gan"] / f"{arm}-{seed}"
     return TrainedLayers.load(where, mix_seed(inputs.seed, "latents", seed), inputs.device, inputs.precision)
-
-
-def write_pairs(folder: Path, layers: TrainedLayers, count: int, val_share: float, block: int) -> None:
-    """A picture store of generated pictures: the last share of them is the split `val`; soft masks lie beside it."""
-    num_val = max(1, round(count * val_share))
-    with (
-        PictureWriter(folder, dataset="generated") as writer,
-        GrowingArray(folder / SOFT_MASKS, np.dtype("u1")) as soft,
-        Progress(count, f"synthesize: {folder.name}", "pair") as bar,
-    ):
-        for start in range(0, count, block):
-            chosen = range(start, start + block)  # the last block is rendered whole: another size gives other bits
-            image, mask, _, _ = layers.render(chosen)
-            kept = min(block, count - start)
-            pixels = to_uint8(image[:kept]).cpu().numpy().transpose(0, 2, 3, 1)
-            probs = mask[:kept, 0].float().cpu().numpy()
-            splits: list[Split] = ["val" if index >= count - num_val else "train" for index in chosen[:kept]]
-            records = [
-                PictureRecord(f"generated-{index:08d}", split, None, True)
-                for index, split in zip(chosen, splits, strict=False)
-            ]
-            writer.append(pixels, (probs > 0.5).astype(np.uint8), records)
-            soft.append((probs * 255).round().astype(np.uint8))
-            bar.update(kept)
 
 
 def train_segmenters(config: TrainSegmenters, folder: Path, inputs: Inputs) -> None:
@@ -221,14 +196,10 @@ def train_segmenters(config: TrainSegmenters, folder: Path, inputs: Inputs) -> N
     }
     jobs: dict[str, Mapping[str, Any]] = {}
     for arm, seed in training.runs():
-        pairs = inputs.folders["synthesize"] / f"{arm}-{seed}"
-        store = PictureStore.open(pairs)
         jobs[f"{arm}-{seed}"] = {
             **common,
+            **pair_sources(inputs.folders["synthesize"] / f"{arm}-{seed}"),
             "folder": folder / f"{arm}-{seed}",
-            "sources": [TrainingSource(StoredPictures(pairs, store.indices("train"), soft=True))],
-            "val": StoredPictures(pairs, store.indices("val")),
-            "loss": "soft_ce",
             "seed": mix_seed(inputs.seed, "segmenter", seed),
         }
     ceiling = ceiling_job(inputs.folders["prepare"])

@@ -17,10 +17,11 @@ from medseg_gan.machine.checkpoint import load_checkpoint
 from medseg_gan.systems.layered.ct import as_pictures
 from medseg_gan.systems.layered.evaluation import clustering, mask_scores, summary, unit_of
 from medseg_gan.systems.layered.recipe import Network, Objective, Prepare, TrainGan
-from medseg_gan.systems.layered.stages import ceiling_job, has_ceiling, train_gan, write_pairs
+from medseg_gan.systems.layered.stages import ceiling_job, has_ceiling, train_gan
 from medseg_gan.systems.layered.training import MODEL, TrainedLayers, save_layered
 from medseg_gan.systems.plan import plan_recipe
 from medseg_gan.training.labelled import SOFT_MASKS
+from medseg_gan.training.pairs import write_foreground_pairs
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,13 @@ def test_every_arm_begins_anew_after_a_trivial_solution(tmp_path: Path) -> None:
 
 def pairs(folder: Path) -> tuple[PictureStore, np.ndarray]:
     return PictureStore.open(folder), np.load(folder / SOFT_MASKS)
+
+
+def write_pairs(folder: Path, layers: TrainedLayers, count: int, val_share: float, block: int) -> None:
+    def render(indices: range) -> tuple[torch.Tensor, torch.Tensor]:
+        return layers.render(indices)[:2]
+
+    write_foreground_pairs(folder, render, count, val_share=val_share, block=block, description="pairs")
 
 
 def test_pairs_do_not_depend_on_how_many_are_made(layers: TrainedLayers, tmp_path: Path) -> None:
