@@ -159,10 +159,9 @@ def train_gan(config: TrainGan, folder: Path, inputs: Inputs) -> None:
 def synthesize(config: Synthesize, folder: Path, inputs: Inputs) -> None:
     """Render pairs of every trained generator; a finished folder is kept."""
     for arm, seed in inputs.section(TrainGan).runs():
-        layers = trained_layers(inputs, arm, seed)
         write_foreground_pairs(
             folder / f"{arm}-{seed}",
-            lambda indices, layers=layers: layers.render(indices)[:2],
+            trained_layers(inputs, arm, seed).render_pairs,
             config.num_pairs,
             val_share=config.val_share,
             block=config.block_size,

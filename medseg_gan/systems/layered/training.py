@@ -257,3 +257,7 @@ class TrainedLayers:
         with autocast(self.device, self.precision):
             background, foreground, mask = self.G(*(torch.cat(part).to(self.device) for part in (z, c, c_sup)))
         return compose(background, foreground, mask), mask, background, foreground
+
+    def render_pairs(self, indices: range) -> tuple[Tensor, Tensor]:
+        """Composites and masks alone."""
+        return self.render(indices)[:2]

@@ -58,10 +58,7 @@ def pairs(folder: Path) -> tuple[PictureStore, np.ndarray]:
 
 
 def write_pairs(folder: Path, layers: TrainedLayers, count: int, val_share: float, block: int) -> None:
-    def render(indices: range) -> tuple[torch.Tensor, torch.Tensor]:
-        return layers.render(indices)[:2]
-
-    write_foreground_pairs(folder, render, count, val_share=val_share, block=block, description="pairs")
+    write_foreground_pairs(folder, layers.render_pairs, count, val_share=val_share, block=block, description="pairs")
 
 
 def test_pairs_do_not_depend_on_how_many_are_made(layers: TrainedLayers, tmp_path: Path) -> None:
