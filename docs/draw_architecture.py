@@ -138,7 +138,8 @@ def _layers(y: int, package: tuple[str, ...]) -> tuple[list[str], int]:
         level[name] = 1 + max((level[other] for other in needs[name]), default=-1)
     rows = [sorted(name for name in needs if level[name] == row) for row in range(max(level.values()), -1, -1)]
     place, boxes = {}, []
-    box, step, height = 208, 84, 54
+    widest = max(map(len, rows))
+    box, step, height = min(208.0, (WIDTH - 2 * MARGIN + 20) / widest - 20), 84, 54
     for row, names in enumerate(rows):
         left = (WIDTH - len(names) * box - (len(names) - 1) * 20) / 2
         for number, name in enumerate(names):
@@ -158,7 +159,7 @@ def _module(package: Sequence[str], name: str, x: float, y: float, width: float,
     is_folder = path.is_dir()
     source = (path / "__init__.py" if is_folder else path.with_suffix(".py")).read_text()
     sentence = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
-    told = textwrap.wrap(sentence.rstrip("."), 37, max_lines=2, placeholder=" ...")
+    told = textwrap.wrap(sentence.rstrip("."), int(width / 5.6), max_lines=2, placeholder=" ...")
     parts = [_box(x, y, width, height, FOLDER if is_folder else PAPER)]
     parts.append(_text(x + 8, y + 17, f"{name}/" if is_folder else f"{name}.py", size=13, weight="bold"))
     return [*parts, *(_text(x + 8, y + 32 + 13 * row, line, size=10.5, colour=SOFT) for row, line in enumerate(told))]

@@ -177,9 +177,7 @@ def _draw_latents(
     kept: list[Tensor] = []
     for path, item in zip(paths, stored, strict=True):
         if not item.same_source:
-            say(
-                f"{path} was projected with another generator file; the image may differ from the projection"
-            )
+            say(f"{path} was projected with another generator file; the image may differ from the projection")
         for row, ws in enumerate(item.ws.split(1)):
             image = draw(source, truncate(source, ws, drawing), drawing.noise, f"{item.sha256}/{row}", item.noise)
             kept.append(image)
