@@ -61,10 +61,30 @@ def read_masks(folder: Path, table: LabelTable, *, next_command: str = "the same
             f"{folder} was exported for the classes {', '.join(manifest['classes'])}, "
             f"wanted {', '.join(table.classes)}; use another folder for other labels"
         )
+    names = [entry["name"] for entry in manifest["images"]]
+    exported_images(folder)  # they are still those of the manifest, so the masks were painted on them
+    masks, rejected, empty = _all_answers(folder, manifest, table)
+    lacking = [name for name in names if name not in masks and name not in rejected]
+    if lacking:
+        raise WaitingForPerson(
+            f"{len(masks)} of {len(names) - len(rejected)} masks found; {_lacking(lacking, empty)}. "
+            f"Paint them in {folder} (README.txt says how), then run {next_command}"
+        )
+    blank = np.full(tuple(manifest["size"]), UNLABELLED, np.uint8)
+    return Painted(
+        labels=np.stack([masks.get(name, blank) for name in names]),
+        accepted=np.array([name not in rejected for name in names]),
+        sha256=[entry["sha256"] for entry in manifest["images"]],
+    )
+
+
+def _all_answers(
+    folder: Path, manifest: dict[str, Any], table: LabelTable
+) -> tuple[dict[str, np.ndarray], set[str], set[str]]:
+    """Painted masks by image, rejected images, and images whose mask holds no class; all faults are told at once."""
     height, width = manifest["size"]
     affine = slice_affine(manifest["spacing"])
     names = [entry["name"] for entry in manifest["images"]]
-    exported_images(folder)  # they are still those of the manifest, so the masks were painted on them
     rejected: set[str] = set()
     masks: dict[str, np.ndarray] = {}
     origin: dict[str, Path] = {}
@@ -91,18 +111,7 @@ def read_masks(folder: Path, table: LabelTable, *, next_command: str = "the same
             f"image {name[:4]} is listed in {folder / 'rejected.txt'} and painted in {origin[name]}; undo one"
         )
     refuse(faults)
-    lacking = [name for name in names if name not in masks and name not in rejected]
-    if lacking:
-        raise WaitingForPerson(
-            f"{len(masks)} of {len(names) - len(rejected)} masks found; {_lacking(lacking, empty)}. "
-            f"Paint them in {folder} (README.txt says how), then run {next_command}"
-        )
-    blank = np.full((height, width), UNLABELLED, np.uint8)
-    return Painted(
-        labels=np.stack([masks.get(name, blank) for name in names]),
-        accepted=np.array([name not in rejected for name in names]),
-        sha256=[entry["sha256"] for entry in manifest["images"]],
-    )
+    return masks, rejected, empty
 
 
 def _lacking(names: list[str], empty: set[str]) -> str:

@@ -31,7 +31,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> AnnotationWork:
 
 @pytest.fixture(scope="module")
 def address(work: AnnotationWork) -> Iterator[str]:
-    from medseg_gan.annotate.page import start
+    from medseg_gan.annotate.server import start
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -81,7 +81,7 @@ def annotate_on_page(
     guide = build_guide(plan, device)
     guide.work.items()  # a mask of another run or a damaged list is told now
     try:
-        serve = import_object("medseg_gan.annotate.page:serve")
+        serve = import_object("medseg_gan.annotate.server:serve")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "medseg_gan"):

@@ -174,7 +174,8 @@ def test_other_versions_foreign_masks_and_a_taken_port_are_told_before_anything_
 
 def test_without_gradio_the_extra_is_named(waiting: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "medseg_gan.annotate.page", raising=False)
+    for name in ("page", "server"):
+        monkeypatch.delitem(sys.modules, f"medseg_gan.annotate.{name}", raising=False)
     code, line = one_line(waiting)
     assert code == 1 and "needs the package gradio, which is not installed; pip install 'medseg-gan[annotate]'" in line
 
