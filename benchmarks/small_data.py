@@ -31,8 +31,9 @@ from medseg_gan.machine.atomic import atomic_path, write_json
 from medseg_gan.machine.checkpoint import load_checkpoint
 from medseg_gan.machine.device import processor_name
 from medseg_gan.machine.seeding import torch_generator
-from medseg_gan.training.engine import read_stats, save_samples
+from medseg_gan.training.engine import read_stats
 from medseg_gan.training.grid import image_grid
+from medseg_gan.training.handlers import save_samples
 from medseg_gan.training.pool import run_jobs
 from medseg_gan.training.stylegan2 import GENERATOR, load_generator, train_stylegan2
 from medseg_gan.training.stylegan2_config import StyleGAN2Training

@@ -27,7 +27,8 @@ def save_checkpoint(path: str | os.PathLike[str], **objects: Any) -> None:
     }
     with atomic_path(path) as temporary:
         try:
-            torch.save(state, temporary)
+            with open(temporary, "wb") as file:  # a path's name would be written into the file: equal ones would differ
+                torch.save(state, file)
         except RuntimeError as error:  # torch's zip writer reports a full disk in its own words
             if any(words in str(error) for words in _FULL_DISK):
                 raise MedsegError(

@@ -39,6 +39,22 @@ def update_ema(
         rampup: see `ema_beta`.
     """
     beta = ema_beta(batch_size, images_seen, ema_kimg, rampup)
+    average(G_ema, G, beta, buffers=False)
+
+
+@torch.no_grad()
+def average(G_ema: nn.Module, G: nn.Module, beta: float, buffers: bool = True) -> None:
+    """Move averaged weights towards the current ones by `1 - beta`.
+
+    torch's `AveragedModel` names its weights otherwise, counts its updates and has no decay that depends on the images
+    seen; what it does to weights is the same.
+
+    Args:
+        G_ema: the averaged network, changed in place.
+        G: the network in training, of the same layout.
+        beta: weight of the old average.
+        buffers: whether those with a fraction (running statistics of norms) are averaged too, or copied like counts.
+    """
     torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - beta)
-    for average, current in zip(G_ema.buffers(), G.buffers(), strict=True):
-        average.copy_(current)
+    for mean, current in zip(G_ema.buffers(), G.buffers(), strict=True):
+        mean.lerp_(current, 1 - beta) if buffers and mean.is_floating_point() else mean.copy_(current)

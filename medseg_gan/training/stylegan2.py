@@ -12,17 +12,18 @@ from torch.utils.data import Dataset
 
 from medseg_gan.data.sampler import EndlessSampler, PatientBalancedSampler
 from medseg_gan.errors import MedsegError
-from medseg_gan.machine.checkpoint import load_checkpoint, save_checkpoint
+from medseg_gan.machine.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from medseg_gan.machine.device import autocast
 from medseg_gan.machine.memory import keep_freed_memory
 from medseg_gan.machine.processes import count, is_first, launched, rank
 from medseg_gan.machine.seeding import mix_seed, torch_generator
 from medseg_gan.training.batches import ImageBatches
-from medseg_gan.training.engine import Training, save_samples
+from medseg_gan.training.engine import Handler, run_training
+from medseg_gan.training.handlers import Advice, Checkpoints, Measurement, Rows, SampleGrid, save_samples
 from medseg_gan.training.stylegan2_config import StyleGAN2Training
 from medseg_gan.training.stylegan2_curve import FrechetCurve
 from medseg_gan.training.stylegan2_step import StyleGAN2Step
-from medseg_gan.training.stylegan2_watch import Watch, spread
+from medseg_gan.training.stylegan2_watch import StyleGAN2Watch, spread
 from medseg_gan.training.warm_start import start_from, take_generator
 from stylegan2_ada_pytorch import Generator
 
@@ -92,42 +93,51 @@ def train_stylegan2(
     )
     sheet = next(iter(image_batches(images, groups, SHEET, seed, 0, device)))["image"]
     real_spread = max(spread(sheet), 1e-9)
-    watch = Watch(s)
     curve = FrechetCurve(step, images, number=s.metric_images, folder=folder) if s.metric_kimg else None
-    training = Training(
-        folder,
-        step.objects(),
-        identity,
-        total=s.iterations,
-        batch_size=s.batch_size,
-        log_every=s.steps(log_kimg),
-        snapshot_every=s.steps(s.checkpoint_kimg),
-        sample_every=s.steps(s.sample_kimg),
-        samples=lambda: draw_samples(step),
-        of_samples=lambda images: {"diversity": spread(images) / real_spread},
-        measure=curve.measure if curve else None,
-        measure_every=s.steps(s.metric_kimg),
-        scalars=step.scalars,
-        warn=watch.judge,
-        extras={"best": curve} if curve else {},
-        description="train_gan",
-        keep=keep,
-    )
-    done = training.resume()
-    if s.init_from and not done:
+    handlers: list[Handler] = [
+        Advice(StyleGAN2Watch(s)),
+        Rows(s.steps(log_kimg)),
+        SampleGrid(
+            lambda: draw_samples(step),
+            s.steps(s.sample_kimg),
+            values=lambda images: {"diversity": spread(images) / real_spread},
+        ),
+        *([Measurement(curve.measure, s.steps(s.metric_kimg))] if curve else []),
+        Checkpoints(s.steps(s.checkpoint_kimg), keep),
+    ]
+    if s.init_from and latest_checkpoint(folder) is None:
         start_from(Path(s.init_from).expanduser(), step.G, step.D, step.G_ema)
-    watch.go_on(folder, done)
     if is_first():
         save_samples(folder / "samples" / "real.png", sheet)
-    start, part = done * s.batch_size, (rank(), count())
-    training.run(step, image_batches(images, groups, s.batch_size, seed, start, device, workers, labels, part), done)
+    run_training(
+        step,
+        step.objects(),
+        lambda done: image_batches(
+            images, groups, s.batch_size, seed, done * s.batch_size, device, workers, labels, (rank(), count())
+        ),
+        handlers,
+        folder=folder,
+        settings=identity,
+        total=s.iterations,
+        batch_size=s.batch_size,
+        scalars=step.scalars,
+        extras={"best": curve} if curve else {},
+        name="train_gan",
+        remedy="a lower lr, a larger r1_gamma or precision fp32",
+    )
     if is_first():
-        last = s.iterations * s.batch_size
-        if s.use == "best" and curve and curve.images_seen != last:
-            save_generator(folder / LATEST, step.G_ema, images_seen=last)
-            step.G_ema.load_state_dict(curve.weights)
-            last = curve.images_seen
-        save_generator(folder / GENERATOR, step.G_ema, images_seen=last)
+        save_result(folder, step, curve)
+
+
+def save_result(folder: Path, step: StyleGAN2Step, curve: FrechetCurve | None) -> None:
+    """Write the averaged generator, the last or the best, as the settings want it."""
+    s = step.settings
+    last = s.iterations * s.batch_size
+    if s.use == "best" and curve and curve.images_seen != last:
+        save_generator(folder / LATEST, step.G_ema, images_seen=last)
+        step.G_ema.load_state_dict(curve.weights)
+        last = curve.images_seen
+    save_generator(folder / GENERATOR, step.G_ema, images_seen=last)
 
 
 def is_trained(folder: Path, section: StyleGAN2Training) -> bool:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medseg_gan.training.engine import read_stats
 from medseg_gan.training.stylegan2_config import StyleGAN2Training
+from medseg_gan.training.watch import Watch
 
 SURE = 0.95
 """Mean sign of D, on real and negated on generated images, above which it tells nearly all of them apart."""
@@ -30,7 +29,7 @@ SIDE = 16
 """Side to which images are averaged before they are compared: noise and fine texture are no diversity."""
 
 
-class Watch:
+class StyleGAN2Watch(Watch):
     """Looks at every row of the statistics; alone among rows, a single noisy one says nothing.
 
     Args:
@@ -38,16 +37,15 @@ class Watch:
     """
 
     def __init__(self, settings: StyleGAN2Training) -> None:
+        super().__init__(("loss_G", "loss_D", "sign_real", "sign_fake"), MEMORY)
         self.settings = settings
-        self.means: dict[str, float] = {}
         self.distances: list[float] = []
         self.said: set[str] = set()
 
-    def go_on(self, folder: Path, done: int) -> None:
+    def go_on(self, rows: Iterable[Mapping[str, float]]) -> None:
         """Take up what the rows of an interrupted training said."""
-        for row in read_stats(folder):
-            if row["iteration"] <= done:
-                self.judge(row)
+        for row in rows:
+            self.judge(row)
 
     def judge(self, row: Mapping[str, float]) -> str | None:
         """Look at a row: losses and signs of D, or `diversity`, or a Fréchet distance.
@@ -55,9 +53,7 @@ class Watch:
         Returns:
             One line on what to try, for the first trouble not yet told; else None.
         """
-        for name in ("loss_G", "loss_D", "sign_real", "sign_fake"):
-            if name in row:
-                self.means[name] = MEMORY * self.means.get(name, row[name]) + (1 - MEMORY) * row[name]
+        self.remember(row)
         self.distances += [value for name, value in row.items() if name.startswith(("frechet_distance", "FID"))]
         if row["images"] < FIRST_IMAGES:
             return None

@@ -147,3 +147,13 @@ def test_files_of_a_finished_stage_come_back_by_rerun_and_others_by_the_same_com
     path.unlink()
     with pytest.raises(MedsegError, match=f"does not exist; {anew}"):
         load_checkpoint(path)
+
+
+def test_equal_checkpoints_are_equal_files(tmp_path):
+    """Hashes in manifests are those of the content, whatever the file and its temporary are called."""
+    for name in ("one.pt", "other-name.pt"):
+        net = torch.nn.Linear(3, 2)
+        torch.nn.init.constant_(net.weight, 0.5)
+        torch.nn.init.zeros_(net.bias)
+        save_checkpoint(tmp_path / name, net=net, step=3)
+    assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "other-name.pt").read_bytes()

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from ignite.engine import Engine
 from torch import Tensor, nn
 
 from medseg_gan.errors import MedsegError
-from medseg_gan.training.engine import STATS, WARNINGS, Statistics, Training, read_stats
+from medseg_gan.training.engine import STATS, Handler, Statistics, read_stats, run_training
+from medseg_gan.training.handlers import WARNINGS, Advice, Checkpoints, Look, Measurement, Rows, SampleGrid
+from medseg_gan.training.watch import Watch
 
 
 class Toy:
@@ -34,14 +37,47 @@ class Toy:
             terms["penalty"] = torch.tensor(float("nan") if k == self.nan_at else k)
         return terms
 
-    def train(self, total: int = 20, **options: Any) -> None:
-        training = self.training(total=total, **options)
-        done = training.resume()
-        training.run(self.step, (float(k) for k in range(done, 10**6)), done)
+    def train(self, total: int = 20, settings: Any = None, extras: Any = None, **options: Any) -> int:
+        """Rows every third, sample grids every tenth, checkpoints every fifth iteration."""
+        rest = {name: options.pop(name) for name in ("scalars", "images", "name", "remedy") if name in options}
+        return run_training(
+            self.step,
+            {"net": self.net},
+            lambda done: (float(k) for k in range(done, 10**6)),
+            handlers(**options),
+            folder=self.folder,
+            settings=settings or {"lr": 1},
+            total=total,
+            batch_size=8,
+            extras=extras,
+            **rest,
+        )
 
-    def training(self, **options: Any) -> Training:
-        defaults: dict[str, Any] = {"batch_size": 8, "log_every": 3, "snapshot_every": 5, "sample_every": 10}
-        return Training(self.folder, {"net": self.net}, **({"settings": {"lr": 1}, "total": 20} | defaults | options))
+
+class Judge(Watch):
+    """Says what a function says."""
+
+    def __init__(self, judge: Callable[[Any], str | None]) -> None:
+        super().__init__((), 0.5)
+        self.judge = judge  # type: ignore[method-assign,assignment]
+
+
+def handlers(
+    warn: Any = None,
+    look: Any = None,
+    samples: Any = None,
+    values: Any = None,
+    measure: Any = None,
+    log_every: int = 3,
+    measure_every: int = 1,
+    keep: int = 2,
+) -> list[Handler]:
+    found: list[Handler] = [Advice(Judge(warn))] if warn else []
+    found += [Look(look)] if look else []
+    found.append(Rows(log_every))
+    found += [SampleGrid(samples, 10, values=values or (lambda images: {}))] if samples else []
+    found += [Measurement(measure, measure_every)] if measure else []
+    return [*found, Checkpoints(5, keep)]
 
 
 def rows_without_speed(folder: Path) -> list[dict[str, float]]:
@@ -107,11 +143,11 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
     toy.train()
     with pytest.raises(MedsegError, match="lr: 1 -> 2"):
-        toy.training(settings={"lr": 2}).resume()
+        toy.train(settings={"lr": 2})
 
 
 def test_advice_is_given_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Toy(tmp_path).train(warn=lambda row: "try more" if row["iteration"] > 5 else None, description="toy")
+    Toy(tmp_path).train(warn=lambda row: "try more" if row["iteration"] > 5 else None, name="toy")
     assert capsys.readouterr().err.count("toy: try more") == 1
 
 
@@ -136,9 +172,9 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_settings_that_a_file_gives_back_as_lists_are_the_same(tmp_path: Path) -> None:
     settings = {"range": (0.7, 1.3), "inner": {"sizes": (1, 2)}}
     Toy(tmp_path).train(settings=settings)
-    assert Toy(tmp_path).training(settings=settings).resume() == 20
+    assert Toy(tmp_path).train(settings=settings) == 20
     with pytest.raises(MedsegError, match="range:"):
-        Toy(tmp_path).training(settings=settings | {"range": (0.7, 1.4)}).resume()
+        Toy(tmp_path).train(settings=settings | {"range": (0.7, 1.4)})
 
 
 def test_each_iteration_done_is_looked_at_and_may_end_the_run(tmp_path: Path) -> None:
@@ -152,7 +188,7 @@ def test_each_iteration_done_is_looked_at_and_may_end_the_run(tmp_path: Path) ->
 
     for _ in range(2):
         with pytest.raises(KeyError):
-            Toy(tmp_path).train(after_step=look)
+            Toy(tmp_path).train(look=look)
     assert looked == [*range(1, 11), *range(6, 11)]
     assert [path.name for path in tmp_path.glob("*.pt")] == ["checkpoint-000000040.pt"]
 
@@ -161,7 +197,7 @@ def test_measurements_have_rows_of_their_own_and_are_judged(tmp_path: Path) -> N
     judged: list[dict[str, float]] = []
     Toy(tmp_path).train(
         samples=lambda: torch.zeros(8, 1, 4, 4),
-        of_samples=lambda images: {"count": len(images)},
+        values=lambda images: {"count": len(images)},
         measure=lambda images_seen: {"distance": 1 / images_seen},
         measure_every=8,
         warn=lambda row: judged.append(dict(row)),
@@ -192,7 +228,7 @@ def test_extras_are_saved_and_may_be_missing_from_a_checkpoint(tmp_path: Path) -
         Toy(tmp_path, stop_at=7).train()
     Toy(tmp_path).train(extras={"extra": extra})
     again = nn.Linear(1, 1)
-    assert Toy(tmp_path).training(extras={"extra": again}).resume() == 20
+    assert Toy(tmp_path).train(extras={"extra": again}) == 20
     assert torch.equal(extra.weight, again.weight)
 
 
@@ -207,3 +243,27 @@ def test_warnings_are_kept_and_not_told_again_by_a_resumed_run(
     Toy(tmp_path).train(warn=warn)
     assert (tmp_path / WARNINGS).read_text() == "try more\n"
     assert capsys.readouterr().err.count("try more") == 1
+
+
+def test_images_are_counted_as_the_training_says(tmp_path: Path) -> None:
+    """Steps that see no real image, here every second, count for none: in rows, in their speed, in messages."""
+    whole = tmp_path / "whole"
+    Toy(whole).train(images=lambda iteration: 8 * (iteration // 2), measure=lambda seen: {"seen": seen})
+    rows = read_stats(whole)
+    assert all(row["images"] == 8 * (row["iteration"] // 2) for row in rows)
+    assert all(row["seen"] == row["images"] for row in rows if "seen" in row)
+    Toy(tmp_path / "none").train(images=lambda iteration: 0)
+    assert {row["img_per_s"] for row in read_stats(tmp_path / "none")} == {0}
+    with pytest.raises(MedsegError, match=r"at step 8 \(32 images\)"):
+        Toy(tmp_path / "broken", nan_at=8).train(images=lambda iteration: 8 * (iteration // 2))
+
+
+def test_what_to_try_is_what_the_system_says(tmp_path: Path) -> None:
+    """A training without R1 is not told to change its weight."""
+    with pytest.raises(MedsegError, match="try a shorter nose") as told:
+        Toy(tmp_path, nan_at=8).train(remedy="a shorter nose")
+    assert "r1_gamma" not in str(told.value)
+    toy = Toy(tmp_path / "weights")
+    nn.init.constant_(toy.net.bias, float("inf"))
+    with pytest.raises(MedsegError, match=r"sound; try a lower lr or precision fp32$"):
+        toy.train()

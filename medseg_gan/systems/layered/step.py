@@ -22,6 +22,7 @@ from medseg_gan.systems.layered.composition import Perturbation, compose, pertur
 from medseg_gan.systems.layered.networks import LayeredDiscriminator, LayeredGenerator, MaskEncoder
 from medseg_gan.systems.layered.recipe import TrainGan
 from medseg_gan.training.augment import flip_and_crop, vary_colour
+from medseg_gan.training.ema import average
 
 EMPTY, FULL = 0.02, 0.90
 """Area of a mask, as a share of the picture, below and above which it shows nothing or everything."""
@@ -97,7 +98,7 @@ class LayeredStep:
         terms = self.segmenter_step()
         if step == self.settings.round_steps - 1:
             self.trust.iou = self.judge_segmenter()
-            terms["F_synthetic_iou"] = torch.tensor(self.trust.iou)
+            terms["F_synthetic_iou"] = terms["loss_F"].new_tensor(self.trust.iou)
         return terms
 
     def risen(self, share: float, round_number: int, step: int) -> float:
@@ -233,11 +234,3 @@ def only(trained: nn.Module, *frozen: nn.Module) -> None:
     trained.requires_grad_(True)
     for network in frozen:
         network.requires_grad_(False)
-
-
-@torch.no_grad()
-def average(G_ema: nn.Module, G: nn.Module, decay: float) -> None:
-    """Move averaged weights towards the current ones; batch norm's running statistics are averaged alike."""
-    torch._foreach_lerp_(list(G_ema.parameters()), list(G.parameters()), 1 - decay)
-    for mean, current in zip(G_ema.buffers(), G.buffers(), strict=True):
-        mean.lerp_(current, 1 - decay) if mean.is_floating_point() else mean.copy_(current)

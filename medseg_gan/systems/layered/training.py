@@ -15,7 +15,6 @@ from torch import Tensor
 from medseg_gan.data.pictures import PictureStore
 from medseg_gan.data.sampler import EndlessSampler
 from medseg_gan.errors import MedsegError
-from medseg_gan.machine.atomic import read_json, write_json
 from medseg_gan.machine.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.machine.device import autocast
 from medseg_gan.machine.memory import keep_freed_memory
@@ -26,12 +25,12 @@ from medseg_gan.systems.layered.composition import compose
 from medseg_gan.systems.layered.networks import LayeredDiscriminator, LayeredGenerator
 from medseg_gan.systems.layered.recipe import TrainGan
 from medseg_gan.systems.layered.step import LayeredStep
-from medseg_gan.systems.layered.watchdog import Trivial, Watchdog
-from medseg_gan.training.engine import Training, save_samples
-from medseg_gan.training.log import say
+from medseg_gan.systems.layered.watchdog import Watchdog
+from medseg_gan.training.engine import run_training
+from medseg_gan.training.handlers import Advice, Checkpoints, Look, Rows, SampleGrid, save_samples
+from medseg_gan.training.restarts import with_restarts
 
 MODEL = "layered.pt"
-ATTEMPTS = "attempts.json"
 SHEET = 16  # composites on a sample sheet, with their layers
 LOOKED_AT = 512  # real pictures on which F is checked at the end of a round
 
@@ -75,76 +74,57 @@ def train_layered(
         raise MedsegError(
             f"{len(chosen)} training pictures for batches of {settings.batch_size}; give more or lower the batch_size"
         )
-    attempts: list[dict[str, Any]] = read_json(folder / ATTEMPTS) if (folder / ATTEMPTS).is_file() else []
-    while True:
-        number = len(attempts)
-        watchdog = Watchdog(settings, stop=number < settings.restarts)
-        attempt_seed = mix_seed(seed, "attempt", number)
-        try:
-            step = _attempt(
-                pictures,
-                folder / f"attempt-{number + 1}",
-                settings,
-                watchdog,
-                name=name,
-                seed=attempt_seed,
-                device=device,
-                precision=precision,
-            )
-        except Trivial as found:
-            attempts.append({"seed": attempt_seed, "iteration": found.iteration, "trivial": found.reason})
-            write_json(folder / ATTEMPTS, attempts)
-            which = f"{number + 1} of {settings.restarts}"
-            say(f"{name}: {found.reason} at step {found.iteration}; beginning anew ({which})")
-            continue
-        attempts.append({"seed": attempt_seed, "iteration": settings.iterations, "trivial": watchdog.reason})
-        break
+
+    def attempt(own: Path, seed: int, stop: bool) -> tuple[LayeredStep, str | None]:
+        step = LayeredStep(
+            settings, size=pictures.size, channels=pictures.channels, seed=seed, device=device, precision=precision
+        )
+        return step, train_once(step, own, pictures, Watchdog(settings, stop), name)
+
+    (step, trivial), attempts, last = with_restarts(attempt, folder, seed=seed, restarts=settings.restarts, name=name)
+    attempts.append({"seed": last, "iteration": settings.iterations, "trivial": trivial})
     save_layered(folder / MODEL, step, attempts)
 
 
-def _attempt(
-    pictures: PictureStore,
-    folder: Path,
-    settings: TrainGan,
-    watchdog: Watchdog,
-    *,
-    name: str,
-    seed: int,
-    device: str,
-    precision: str,
-) -> LayeredStep:
-    """One training from its beginning or its newest checkpoint to its end."""
-    s, chosen = settings, pictures.indices("train")
-    step = LayeredStep(s, size=pictures.size, channels=pictures.channels, seed=seed, device=device, precision=precision)
+def train_once(step: LayeredStep, folder: Path, pictures: PictureStore, watchdog: Watchdog, name: str) -> str | None:
+    """One attempt from its beginning or its newest checkpoint to its end.
+
+    Returns:
+        Why its solution is trivial, if it is and the watchdog does not stop it.
+
+    Raises:
+        Trivial: the solution is, and the watchdog stops it.
+    """
+    s, chosen = step.settings, pictures.indices("train")
     looked_at = chosen[:: max(1, len(chosen) // LOOKED_AT)][:LOOKED_AT]
 
     def share() -> float:
         return foreground_share(step, pictures.image_tensor(looked_at))
 
     log_every = max(1, min(100, s.gan_steps // 20))
-    training = Training(
-        folder,
+    save_samples(folder / "samples" / "real.png", pictures.image_tensor(chosen[:32]))
+    done = run_training(
+        step,
         step.objects(),
-        s.identity() | {"seed": seed, "precision": precision, "images": len(chosen)},
+        lambda done: real_batches(pictures, s, step.seed, done, step.device),
+        [
+            Advice(watchdog),
+            Look(lambda iteration: watchdog.judge_segmenter(iteration, share)),
+            Rows(log_every),
+            SampleGrid(lambda: layer_sheet(step), s.steps(s.sample_kimg), SHEET),
+            Checkpoints(s.steps(s.checkpoint_kimg / log_every) * log_every, keep=1),
+        ],
+        folder=folder,
+        settings=s.identity() | {"seed": step.seed, "precision": step.precision, "images": len(chosen)},
         total=s.iterations,
         batch_size=s.batch_size,
-        log_every=log_every,
-        snapshot_every=s.steps(s.checkpoint_kimg / log_every) * log_every,
-        sample_every=s.steps(s.sample_kimg),
-        samples=lambda: layer_sheet(step),
-        sample_columns=SHEET,
-        warn=watchdog.judge_row,
-        after_step=lambda iteration: watchdog.judge_segmenter(iteration, share),
-        description=name,
-        keep=1,
+        images=lambda iteration: s.gan_done(iteration) * s.batch_size,
+        name=name,
+        remedy="a lower lr or lr_d, or precision fp32",
     )
-    done = training.resume()
-    watchdog.go_on(folder, done)
-    save_samples(folder / "samples" / "real.png", pictures.image_tensor(chosen[:32]))
-    training.run(step, real_batches(pictures, s, seed, done, device), done)
     if done == s.iterations:  # ended before its result was written: F's last look is in no file
         watchdog.judge_segmenter(done, share)
-    return step
+    return watchdog.reason
 
 
 def real_batches(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from medseg_gan.systems.layered.recipe import TrainGan
 from medseg_gan.systems.layered.step import EMPTY, FULL
-from medseg_gan.training.engine import read_stats
+from medseg_gan.training.restarts import Trivial
+from medseg_gan.training.watch import Watch
 
 CODED = 0.5
 """Share of masks that are empty or full from which areas, not shapes, tell the parent code."""
@@ -15,15 +15,7 @@ MEMORY = 0.7
 """Weight of the past in the running means of the rows."""
 
 
-class Trivial(Exception):  # noqa: N818 - a state, not a fault
-    """The masks tell nothing."""
-
-    def __init__(self, reason: str, iteration: int) -> None:
-        super().__init__(reason)
-        self.reason, self.iteration = reason, iteration
-
-
-class Watchdog:
+class Watchdog(Watch):
     """Judges running means of the masks' areas in round 1, and F's answers on real pictures at each round's end.
 
     Args:
@@ -33,18 +25,12 @@ class Watchdog:
     """
 
     def __init__(self, settings: TrainGan, stop: bool) -> None:
+        super().__init__(("area", "empty", "full"), MEMORY)
         self.settings, self.stop = settings, stop
         self.first = settings.watch_from * settings.gan_steps
-        self.means: dict[str, float] = {}
         self.reason: str | None = None
 
-    def go_on(self, folder: Path, done: int) -> None:
-        """Take up the running means of an interrupted training from its statistics."""
-        for row in read_stats(folder):
-            if row["iteration"] <= done:
-                self._remember(row)
-
-    def judge_row(self, row: Mapping[str, float]) -> str | None:
+    def judge(self, row: Mapping[str, float]) -> str | None:
         """Look at a row of the statistics.
 
         Returns:
@@ -55,7 +41,7 @@ class Watchdog:
         """
         if "area" not in row:
             return None
-        self._remember(row)
+        self.remember(row)
         iteration = int(row["iteration"])
         if not self.first <= iteration <= self.settings.gan_steps:
             return None
@@ -80,12 +66,6 @@ class Watchdog:
         self.reason = None  # what looked trivial on the way has mended, if F now tells something
         if found < EMPTY or found > FULL:
             self._found(f"F takes {found:.1%} of real pictures for foreground", iteration)
-
-    def _remember(self, row: Mapping[str, float]) -> None:
-        for name in ("area", "empty", "full"):
-            if name in row:
-                before = self.means.get(name, row[name])
-                self.means[name] = MEMORY * before + (1 - MEMORY) * row[name]
 
     def _found(self, reason: str, iteration: int) -> str:
         self.reason = reason

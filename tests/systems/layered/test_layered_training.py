@@ -105,6 +105,12 @@ def test_training_leaves_networks_rows_and_sheets(whole: Path) -> None:
     assert load_checkpoint(whole / "layered.pt")["attempts"][0]["iteration"] == LENGTH
 
 
+def test_steps_of_the_segmenter_see_no_real_images(whole: Path) -> None:
+    rows = read_stats(whole / "attempt-1")
+    assert [row["images"] for row in rows] == [4 * k for k in (*range(1, 7), 6, 6, 6, *range(7, 13), 12, 12, 12)]
+    assert all((row["img_per_s"] == 0) == ("loss_F" in row) for row in rows)
+
+
 @pytest.mark.parametrize("iterations", [(5,), (8,), (12, 17), (1, 7, 11, 18)], ids=str)
 def test_interrupted_training_ends_bit_equal(
     iterations: tuple[int, ...], store: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -123,14 +129,14 @@ def test_an_interrupted_training_is_watched_with_the_same_means(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[dict[str, float]]] = []
-    judge = Watchdog.judge_row
+    judge = Watchdog.judge
 
     def keeps(self: Watchdog, row: Any) -> str | None:
         found = judge(self, row)
         seen[-1].append({"iteration": row["iteration"], **self.means})
         return found
 
-    monkeypatch.setattr(Watchdog, "judge_row", keeps)
+    monkeypatch.setattr(Watchdog, "judge", keeps)
     for name, iteration in (("whole", 0), ("broken", 6), ("broken", 0)):
         seen.append([])
         with monkeypatch.context() as patch, suppress(Interrupted):
@@ -229,7 +235,7 @@ def test_fewer_pictures_than_a_batch_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_weight_that_is_not_finite_stops_before_a_checkpoint(store: Path, tmp_path: Path) -> None:
-    with pytest.raises(MedsegError, match=r"training stopped: .* step \d+"):
+    with pytest.raises(MedsegError, match=r"training stopped: .* step \d+.*try a lower lr or lr_d, or precision fp32"):
         train(store, tmp_path, lr=1e38)
     assert not list(tmp_path.rglob("*.pt"))
 

@@ -1,7 +1,5 @@
 """The watchdog: trivial masks by their areas, F's answers at the ends of rounds, and when it may judge."""
 
-import json
-
 import pytest
 from layered_example import small
 
@@ -20,7 +18,7 @@ def dog(watch_from=0.5, stop=True):
 
 def watch(watchdog, terms, iterations):
     for iteration in iterations:
-        watchdog.judge_row({"iteration": iteration, **terms})
+        watchdog.judge({"iteration": iteration, **terms})
 
 
 @pytest.mark.parametrize(
@@ -65,14 +63,14 @@ def test_it_judges_from_its_share_of_round_1(watch_from, first):
 
 def test_masks_of_later_rounds_and_rows_of_the_segmenter_are_not_judged():
     watchdog = dog()
-    assert watchdog.judge_row({"iteration": 61, "loss_F": 0.3}) is None
+    assert watchdog.judge({"iteration": 61, "loss_F": 0.3}) is None
     watch(watchdog, BACKGROUND, range(64, 120, 3))
     assert watchdog.reason is None
 
 
 def test_without_stop_it_notes_and_says():
     watchdog = dog(stop=False)
-    said = watchdog.judge_row({"iteration": 33, **BACKGROUND})
+    said = watchdog.judge({"iteration": 33, **BACKGROUND})
     assert said == watchdog.reason and "all as background" in said
 
 
@@ -99,14 +97,12 @@ def test_what_looked_trivial_has_mended_if_the_segmenter_tells_something():
     assert "0.0% of real pictures" in watchdog.reason
 
 
-def test_an_interrupted_watch_goes_on_with_the_same_means(tmp_path):
+def test_an_interrupted_watch_goes_on_with_the_same_means():
     rows = [{"iteration": k, "area": 0.1 * (k % 7), "empty": 0.01 * k, "full": 0.0} for k in range(3, 31, 3)]
     whole, broken = dog(stop=False), dog(stop=False)
     for row in rows:
-        whole.judge_row(row)
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / "stats.jsonl").write_text(text)  # with rows the interruption will make again
-    broken.go_on(tmp_path, 15)
+        whole.judge(row)
+    broken.go_on(rows[:5])
     for row in rows[5:]:
-        broken.judge_row(row)
+        broken.judge(row)
     assert whole.means == broken.means and whole.reason == broken.reason
