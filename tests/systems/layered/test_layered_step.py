@@ -320,3 +320,13 @@ def test_gaussian_codes_train_too():
     step = build(prior="gaussian", c_dim=4)
     terms = step.gan_step(reals(), 0, 5)
     assert all(torch.isfinite(term) for term in terms.values())
+
+
+def test_all_terms_of_an_iteration_lie_on_the_networks_device(monkeypatch):
+    """Rows stack them: a term on the CPU among those of a GPU, here of `meta`, would end a training at its first round."""
+    step = build()
+    monkeypatch.setattr(step, "judge_segmenter", lambda: 0.5)
+    monkeypatch.setattr(step, "segmenter_step", lambda: {"loss_F": torch.zeros((), device="meta")})
+    terms = step(engine(9), {})
+    assert set(terms) == {"loss_F", "F_synthetic_iou"}
+    assert {term.device.type for term in terms.values()} == {"meta"}
