@@ -47,9 +47,7 @@ LONG_FUNCTIONS = {
     "projection.project",
     "rows.training_set",
     "segmenter.train_segmenter",
-    "stylegan2.train_stylegan2",
     "synthesize.synthesize_pairs",
-    "training.train_layered",
 }
 UNTYPED_STAGES: set[str] = set()
 

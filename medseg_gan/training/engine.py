@@ -1,4 +1,11 @@
-"""What every training has around its step: resume, statistics, NaN stop, progress; all else is attached by handlers."""
+"""What every training has around its step: resume, statistics, NaN stop, progress; all else is attached by handlers.
+
+Example:
+    handlers = [Rows(every=10), SampleGrid(draw, every=100), Checkpoints(every=500)]
+    run_training(
+        step, step.objects(), batches_from, handlers, folder=folder, settings={"lr": 0.1}, total=1000, batch_size=8
+    )
+"""
 
 from __future__ import annotations
 
@@ -18,7 +25,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from medseg_gan.errors import MedsegError
-from medseg_gan.machine.atomic import is_full_disk, write_text
+from medseg_gan.machine.atomic import full_disk_told, write_text
 from medseg_gan.machine.checkpoint import latest_checkpoint, plain, restore
 from medseg_gan.machine.processes import average_, count, is_first
 from medseg_gan.training.log import Progress, say
@@ -61,7 +68,7 @@ class Run:
 
 
 class Handler(Protocol):
-    """Something attached to a training, such as those of `training.handlers`; one file each may hold its own."""
+    """Something attached to a training; `training.handlers` has what every system can use."""
 
     def attach(self, run: Run) -> None:
         """Add event handlers to `run.engine`, or listeners to `run.statistics.listeners`."""
@@ -85,15 +92,8 @@ def run_training(
 ) -> int:
     """Run a step from the newest checkpoint of a folder, or from the beginning, to the end.
 
-    In a group of processes every one runs it; the first writes the files, and all read them. After each iteration its
-    terms are collected and progress is shown, then the handlers follow as they are listed; `Checkpoints` come last, so
-    that whatever is saved was looked at.
-
-    Example:
-        handlers = [Rows(every=10), SampleGrid(draw, every=100), Checkpoints(every=500)]
-        run_training(
-            step, step.objects(), batches_from, handlers, folder=folder, settings={"lr": 0.1}, total=1000, batch_size=8
-        )
+    Every process of a group runs it; the first writes. After each iteration its terms are collected and progress is
+    shown, then the handlers follow as they are listed; `Checkpoints` come last, so that what is saved was looked at.
 
     Args:
         step: `(engine, batch) -> {term: detached scalar tensor}`; seeds itself from `engine.state.iteration`.
@@ -118,30 +118,31 @@ def run_training(
     """
     folder, extras = Path(folder), extras or {}
     seen = images or (lambda iteration: iteration * batch_size)
-    done = resume(folder, objects, settings, extras, name)
-    if done >= total:
+    if (done := resume(folder, objects, settings, extras, name, total * batch_size)) >= total:
         return done
-    engine = Engine(step)
-    engine.logger = logging.getLogger("medseg_gan.engine")
-    engine.logger.setLevel(logging.CRITICAL)  # Ignite would print an error a second time
-    try:
-        with (
-            Progress(seen(total), name, "img", initial=seen(done)) as bar,
-            Statistics(folder, done, batch_size, scalars, seen, remedy) as statistics,
-        ):
-            run = Run(engine, statistics, folder, objects, extras, settings, total, batch_size, done, name, remedy)
-            statistics.listeners.append(lambda row: bar.note(shown(row) or bar.text))
-            engine.add_event_handler(Events.ITERATION_COMPLETED, statistics.collect)
-            engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: bar.reach(seen(engine.state.iteration)))
-            for handler in handlers:
-                handler.attach(run)
-            engine.load_state_dict({"iteration": done, "epoch_length": total, "max_epochs": 1})
-            engine.run(batches(done))
-    except OSError as error:
-        if not is_full_disk(error):
-            raise
-        raise MedsegError(f"disk full while writing to {folder}; free space, then run it again") from error
+    with (
+        full_disk_told(folder),
+        Progress(seen(total), name, "img", initial=seen(done)) as bar,
+        Statistics(folder, done, batch_size, scalars, seen, remedy) as statistics,
+    ):
+        engine = engine_at(step, done, total)
+        run = Run(engine, statistics, folder, objects, extras, settings, total, batch_size, done, name, remedy)
+        statistics.listeners.append(lambda row: bar.note(shown(row) or bar.text))
+        engine.add_event_handler(Events.ITERATION_COMPLETED, statistics.collect)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: bar.reach(seen(run.iteration)))
+        for handler in handlers:
+            handler.attach(run)
+        engine.run(batches(done))
     return done
+
+
+def engine_at(step: Step, done: int, total: int) -> Engine:
+    """An engine that goes on after `done` of `total` iterations; it does not log, or errors would be printed twice."""
+    engine = Engine(step)
+    engine.load_state_dict({"iteration": done, "epoch_length": total, "max_epochs": 1})
+    engine.logger = logging.getLogger("medseg_gan.engine")
+    engine.logger.setLevel(logging.CRITICAL)
+    return engine
 
 
 def shown(row: Mapping[str, float]) -> str:
@@ -150,9 +151,14 @@ def shown(row: Mapping[str, float]) -> str:
 
 
 def resume(
-    folder: Path, objects: Mapping[str, Any], settings: Mapping[str, Any], extras: Mapping[str, Any], name: str
+    folder: Path,
+    objects: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    extras: Mapping[str, Any],
+    name: str,
+    most: int,
 ) -> int:
-    """Restore the newest checkpoint of a training folder, if there is one.
+    """Restore the newest checkpoint of a training folder that is not beyond `most` images, if there is one.
 
     Returns:
         Iterations already done; 0 without a checkpoint.
@@ -160,7 +166,7 @@ def resume(
     Raises:
         MedsegError: the checkpoint belongs to other settings, or cannot be read.
     """
-    path = latest_checkpoint(folder)
+    path = latest_checkpoint(folder, most=most)
     if path is None:
         return 0
     rest = restore(path, **objects)

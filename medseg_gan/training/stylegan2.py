@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,33 +68,56 @@ def train_stylegan2(
         keep: checkpoints kept.
 
     Raises:
-        MedsegError: unusable images or labels, processes that cannot share a batch, a checkpoint of other settings,
-            weights of other networks, a term that is not finite.
+        MedsegError: unusable images, labels or weights, a checkpoint of other settings, a term that is not finite.
     """
-    folder = Path(folder)
-    if is_trained(folder, section):
+    folder, s = Path(folder), section
+    if is_trained(folder, s):
         return
-    s = section
-    first = check_images(images)
-    check_processes(s)
-    check_labels(labels, len(images))  # type: ignore[arg-type]
-    channels, resolution = first.shape[0], first.shape[-1]
-    if s.init_from and not s.total_kimg:
-        taken = take_generator(Path(s.init_from).expanduser(), resolution, channels)
-        if is_first():
-            save_generator(folder / GENERATOR, taken, images_seen=0)
-        return
-    identity = s.identity() | {"seed": seed, "precision": precision, "images": len(images)}  # type: ignore[arg-type]
-    identity["c_dim"] = None if labels is None else labels.shape[1]
-
+    channels, resolution, _ = check_input(s, images, labels).shape
+    if not s.total_kimg:
+        return save_taken(folder, s, resolution, channels)
     keep_freed_memory()
     step = StyleGAN2Step(
         s, resolution=resolution, channels=channels, seed=seed, device=device, precision=precision, labels=labels
     )
-    sheet = next(iter(image_batches(images, groups, SHEET, seed, 0, device)))["image"]
-    real_spread = max(spread(sheet), 1e-9)
     curve = FrechetCurve(step, images, number=s.metric_images, folder=folder) if s.metric_kimg else None
-    handlers: list[Handler] = [
+    if s.init_from and latest_checkpoint(folder) is None:
+        start_from(Path(s.init_from).expanduser(), step.G, step.D, step.G_ema)
+    sheet = real_sheet(images, groups, folder, seed, device)
+
+    def batches(done: int) -> ImageBatches:
+        part = (rank(), count())
+        return image_batches(images, groups, s.batch_size, seed, done * s.batch_size, device, workers, labels, part)
+
+    handlers = attached(step, curve, sheet, log_kimg, keep)
+    run_steps(step, batches, handlers, curve, folder, len(images))  # type: ignore[arg-type]
+    save_result(folder, step, curve)
+
+
+def save_taken(folder: Path, section: StyleGAN2Training, resolution: int, channels: int) -> None:
+    """Without training, the generator of `init_from` is the result as it is."""
+    assert section.init_from, "a section without length has one"
+    taken = take_generator(Path(section.init_from).expanduser(), resolution, channels)
+    if is_first():
+        save_generator(folder / GENERATOR, taken, images_seen=0)
+
+
+def real_sheet(
+    images: Tensor | Dataset[Any], groups: Sequence[str] | None, folder: Path, seed: int, device: str
+) -> Tensor:
+    """Real images as a training sees them, `(SHEET, C, H, W)`, written beside the samples."""
+    sheet = next(iter(image_batches(images, groups, SHEET, seed, 0, device)))["image"]
+    if is_first():
+        save_samples(folder / "samples" / "real.png", sheet)
+    return sheet
+
+
+def attached(
+    step: StyleGAN2Step, curve: FrechetCurve | None, real: Tensor, log_kimg: float, keep: int
+) -> list[Handler]:
+    """What is attached to the training, in its order; `real` are images whose diversity that of samples is shown by."""
+    s, real_spread = step.settings, max(spread(real), 1e-9)
+    return [
         Advice(StyleGAN2Watch(s)),
         Rows(s.steps(log_kimg)),
         SampleGrid(
@@ -105,19 +128,26 @@ def train_stylegan2(
         *([Measurement(curve.measure, s.steps(s.metric_kimg))] if curve else []),
         Checkpoints(s.steps(s.checkpoint_kimg), keep),
     ]
-    if s.init_from and latest_checkpoint(folder) is None:
-        start_from(Path(s.init_from).expanduser(), step.G, step.D, step.G_ema)
-    if is_first():
-        save_samples(folder / "samples" / "real.png", sheet)
+
+
+def run_steps(
+    step: StyleGAN2Step,
+    batches: Callable[[int], ImageBatches],
+    handlers: Sequence[Handler],
+    curve: FrechetCurve | None,
+    folder: Path,
+    number: int,
+) -> None:
+    """Train from where the folder's checkpoints are to the end; `number` is that of the real images."""
+    s = step.settings
+    identity = s.identity() | {"seed": step.seed, "precision": step.precision, "images": number}
     run_training(
         step,
         step.objects(),
-        lambda done: image_batches(
-            images, groups, s.batch_size, seed, done * s.batch_size, device, workers, labels, (rank(), count())
-        ),
+        batches,
         handlers,
         folder=folder,
-        settings=identity,
+        settings=identity | {"c_dim": step.G.c_dim or None},
         total=s.iterations,
         batch_size=s.batch_size,
         scalars=step.scalars,
@@ -125,13 +155,13 @@ def train_stylegan2(
         name="train_gan",
         remedy="a lower lr, a larger r1_gamma or precision fp32",
     )
-    if is_first():
-        save_result(folder, step, curve)
 
 
 def save_result(folder: Path, step: StyleGAN2Step, curve: FrechetCurve | None) -> None:
-    """Write the averaged generator, the last or the best, as the settings want it."""
+    """Write the averaged generator, the last or the best, as the settings want it; by the first process."""
     s = step.settings
+    if not is_first():
+        return
     last = s.iterations * s.batch_size
     if s.use == "best" and curve and curve.images_seen != last:
         save_generator(folder / LATEST, step.G_ema, images_seen=last)
@@ -208,6 +238,18 @@ def load_generator(path: Path, device: str = "cpu") -> Generator:
         reason = " ".join(str(error).split())[:200]
         raise MedsegError(f"{path}: the weights do not fit their generator ({reason}); train it again") from error
     return G.to(device).eval().requires_grad_(False)
+
+
+def check_input(section: StyleGAN2Training, images: Tensor | Dataset[Any], labels: Tensor | None) -> Tensor:
+    """Refuse what cannot be trained with; return the first image.
+
+    Raises:
+        MedsegError: unusable images or labels, or processes that cannot share a batch.
+    """
+    first = check_images(images)
+    check_processes(section)
+    check_labels(labels, len(images))  # type: ignore[arg-type]
+    return first
 
 
 def check_processes(section: StyleGAN2Training) -> None:

@@ -165,7 +165,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Statistics, "flush", full)
-    with pytest.raises(MedsegError, match="disk full while writing to"):
+    with pytest.raises(MedsegError, match="disk full while writing"):
         Toy(tmp_path).train()
 
 

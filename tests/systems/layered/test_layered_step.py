@@ -323,7 +323,7 @@ def test_gaussian_codes_train_too():
 
 
 def test_all_terms_of_an_iteration_lie_on_the_networks_device(monkeypatch):
-    """Rows stack them: a term on the CPU among those of a GPU, here of `meta`, would end a training at its first round."""
+    """Rows stack them: one on the CPU among those of a GPU, here of `meta`, would end a training after round 1."""
     step = build()
     monkeypatch.setattr(step, "judge_segmenter", lambda: 0.5)
     monkeypatch.setattr(step, "segmenter_step", lambda: {"loss_F": torch.zeros((), device="meta")})
