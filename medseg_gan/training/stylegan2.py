@@ -81,7 +81,7 @@ def train_stylegan2(
         s, resolution=resolution, channels=channels, seed=seed, device=device, precision=precision, labels=labels
     )
     curve = FrechetCurve(step, images, number=s.metric_images, folder=folder) if s.metric_kimg else None
-    if s.init_from and latest_checkpoint(folder) is None:
+    if s.init_from and latest_checkpoint(folder, most=s.iterations * s.batch_size) is None:
         start_from(Path(s.init_from).expanduser(), step.G, step.D, step.G_ema)
     sheet = real_sheet(images, groups, folder, seed, device)
 
