@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -132,19 +133,71 @@ def crop_resize(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
+def crop_resize_parts(parts: np.ndarray, size: int) -> np.ndarray:
+    """`(H, W)` part numbers through the square of `crop_resize`; a pixel takes the part that lies at its centre."""
+    height, width = parts.shape
+    side = min(width, height)
+    centres = (np.arange(size) + 0.5) * side / size
+    rows, columns = (((whole - side) / 2 + centres).astype(np.int64) for whole in (height, width))
+    return parts[np.ix_(rows, columns)]
+
+
+def move_landmarks(
+    landmarks: Sequence[tuple[float, float, bool]], image: Image.Image, size: int
+) -> tuple[tuple[float, float, bool], ...]:
+    """Landmarks through the square of `crop_resize`; a point outside the square is no longer visible.
+
+    Args:
+        landmarks: x, y in pixels of `image`, 0 at the centre of the first, and whether the point is visible.
+        image: before cropping.
+        size: pixels per side after it.
+    """
+    side = min(image.size)
+    moved = []
+    for x, y, visible in landmarks:
+        points = [
+            (at + 0.5 - (whole - side) / 2) * size / side - 0.5 for at, whole in zip((x, y), image.size, strict=True)
+        ]
+        kept = visible and all(-0.5 <= at < size - 0.5 for at in points)
+        moved.append((points[0], points[1], kept))
+    return tuple(moved)
+
+
+def read_parts(path: Path, parts: int, image: Image.Image, image_path: Path) -> np.ndarray:
+    """`(H, W)` uint8 part numbers of an image, 0 for the background.
+
+    Raises:
+        MedsegError: it cannot be read, has colours, another size than the image's, or a number above `parts`.
+    """
+    mask = _mask_of(path, image, image_path)
+    values = np.asarray(mask)
+    if values.ndim != 2 or mask.mode == "F":
+        raise MedsegError(f"{path} has the mode {mask.mode}, wanted one channel of whole part numbers; convert it")
+    if values.min() < 0 or values.max() > parts:
+        raise MedsegError(
+            f"{path} holds part numbers from {values.min()} to {values.max()}, wanted 0 to {parts}; correct the mask"
+        )
+    return values.astype(np.uint8)
+
+
 def read_mask(path: Path, threshold: float, image: Image.Image, image_path: Path) -> Image.Image:
     """Mask of an image as an 8-bit picture of 0 and 255.
 
     Raises:
         MedsegError: it cannot be read or its size is not the image's.
     """
+    mask = _mask_of(path, image, image_path)
+    return Image.fromarray(binarise(mask, threshold).astype(np.uint8) * np.uint8(255))
+
+
+def _mask_of(path: Path, image: Image.Image, image_path: Path) -> Image.Image:
     mask = load_image(path)
     if mask.size != image.size:
         raise MedsegError(
             f"{path} has {mask.width} x {mask.height} pixels, its picture {image_path.name} has {image.width} x "
             f"{image.height}; check that the two files belong together"
         )
-    return Image.fromarray(binarise(mask, threshold).astype(np.uint8) * np.uint8(255))
+    return mask
 
 
 def check_box(box: tuple[float, float, float, float], image: Image.Image, path: Path) -> None:

@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from medseg_gan.data.picture_files import check_box, crop_resize, load_image, read_mask, to_channels
-from medseg_gan.data.pictures import Picture, PictureRecord, PictureWriter, count_splits
+from medseg_gan.data.picture_files import (
+    check_box,
+    crop_resize,
+    crop_resize_parts,
+    load_image,
+    move_landmarks,
+    read_mask,
+    read_parts,
+    to_channels,
+)
+from medseg_gan.data.pictures import Landmark, Picture, PictureRecord, PictureWriter, count_splits
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED
 from medseg_gan.machine.pool import in_order
@@ -27,8 +37,8 @@ class Block:
     channels: int
 
 
-def read_picture(picture: Picture, size: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """One picture with its mask: centre square, resized.
+def read_picture(picture: Picture, size: int, channels: int) -> tuple[np.ndarray, np.ndarray, tuple[Landmark, ...]]:
+    """One picture with its mask and landmarks: centre square, resized.
 
     Args:
         picture: what to read.
@@ -36,8 +46,9 @@ def read_picture(picture: Picture, size: int, channels: int) -> tuple[np.ndarray
         channels: 1 grey, 3 RGB.
 
     Returns:
-        `(size, size, channels)` uint8, and `(size, size)` uint8: 0, 1, or 255 all over without a mask. A pixel is
-        foreground where at least half of it is, after the same filter as the image's.
+        `(size, size, channels)` uint8; `(size, size)` uint8: 0, 1, or 255 all over without a mask; and the landmarks
+        in pixels of the result. A pixel is foreground where at least half of it is, after the same filter as the
+        image's; of parts it takes the number at its centre.
 
     Raises:
         MedsegError: a file cannot be used, or the two do not belong together.
@@ -46,18 +57,24 @@ def read_picture(picture: Picture, size: int, channels: int) -> tuple[np.ndarray
     if picture.box is not None:
         check_box(picture.box, upright, picture.image)
     image = np.asarray(crop_resize(to_channels(upright, channels, picture.image), size)).reshape(size, size, channels)
+    return image, _mask(picture, upright, size), move_landmarks(picture.landmarks, upright, size)
+
+
+def _mask(picture: Picture, upright: Image.Image, size: int) -> np.ndarray:
     if picture.empty:
-        return image, np.zeros((size, size), np.uint8)
+        return np.zeros((size, size), np.uint8)
     if picture.mask is None:
-        return image, np.full((size, size), UNLABELLED, np.uint8)
+        return np.full((size, size), UNLABELLED, np.uint8)
+    if picture.parts:
+        return crop_resize_parts(read_parts(picture.mask, picture.parts, upright, picture.image), size)
     mask = crop_resize(read_mask(picture.mask, picture.threshold, upright, picture.image), size)
-    return image, (np.asarray(mask) >= 128).astype(np.uint8)
+    return (np.asarray(mask) >= 128).astype(np.uint8)
 
 
-def read_block(block: Block) -> tuple[np.ndarray, np.ndarray]:
-    """`(N, H, W, C)` images and `(N, H, W)` masks of a block."""
-    pairs = [read_picture(picture, block.size, block.channels) for picture in block.pictures]
-    return np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs])
+def read_block(block: Block) -> tuple[np.ndarray, np.ndarray, list[tuple[Landmark, ...]]]:
+    """`(N, H, W, C)` images, `(N, H, W)` masks and the landmarks of a block."""
+    read = [read_picture(picture, block.size, block.channels) for picture in block.pictures]
+    return np.stack([image for image, _, _ in read]), np.stack([mask for _, mask, _ in read]), [at for *_, at in read]
 
 
 def prepare_pictures(
@@ -96,15 +113,15 @@ def prepare_pictures(
     blocks = [Block(tuple(pictures[k : k + BLOCK]), size, channels) for k in range(0, len(pictures), BLOCK)]
     blank = masks_read = 0
     with PictureWriter(folder, dataset=dataset, classes=classes) as writer:
-        for block, (images, masks) in zip(blocks, in_order(read_block, blocks, workers), strict=True):
+        for block, (images, masks, landmarks) in zip(blocks, in_order(read_block, blocks, workers), strict=True):
             records = [
-                PictureRecord(item.name, item.split, item.class_id, labelled=item.empty or item.mask is not None)
-                for item in block.pictures
+                PictureRecord(item.name, item.split, item.class_id, item.empty or item.mask is not None, points)
+                for item, points in zip(block.pictures, landmarks, strict=True)
             ]
             writer.append(images, masks, records)
             own = np.array([item.mask is not None and not item.empty for item in block.pictures])
             masks_read += int(own.sum())
-            blank += int((~(masks == 1).any((1, 2)) & own).sum())
+            blank += int((~((masks > 0) & (masks != UNLABELLED)).any((1, 2)) & own).sum())
             if on_done:
                 for _ in block.pictures:
                     on_done()

@@ -19,6 +19,8 @@ from medseg_gan.labels import UNLABELLED
 
 VERSION = 1  # of the store's layout
 
+Landmark = tuple[float, float, bool]  # x, y in pixels, the centre of the first pixel being 0, 0; whether it is visible
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -33,6 +35,8 @@ class Picture:
         empty: known to be all background; needs no mask.
         box: left, top, width and height of the object, pixels of the file.
         threshold: part of the mask's range above which a pixel is foreground.
+        parts: K where the mask holds the numbers 0 to K of parts; 0 where it shows foreground alone.
+        landmarks: points in pixels of the upright file, the same points in the same order for every picture.
     """
 
     name: str
@@ -43,6 +47,8 @@ class Picture:
     empty: bool = False
     box: tuple[float, float, float, float] | None = None
     threshold: float = 0.5
+    parts: int = 0
+    landmarks: tuple[Landmark, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,25 @@ class PictureRecord:
         split: `train`, `val` or `test`.
         class_id: from 0, if known.
         labelled: whether it has a mask.
+        landmarks: points in pixels of the stored image; a point that cropping cut off is not visible.
     """
 
     name: str
     split: Split
     class_id: int | None
     labelled: bool
+    landmarks: tuple[Landmark, ...] = ()
+
+    @classmethod
+    def read(cls, item: dict[str, Any]) -> PictureRecord:
+        """From the store's index, where a record without landmarks does not name them."""
+        points = item.get("landmarks", ())
+        return cls(**{**item, "landmarks": tuple((float(x), float(y), bool(visible)) for x, y, visible in points)})
+
+    def as_json(self) -> dict[str, Any]:
+        """As the store's index holds it."""
+        item = asdict(self)
+        return item if self.landmarks else {key: value for key, value in item.items() if key != "landmarks"}
 
 
 def refuse_unmasked_test(pictures: Collection[Picture], masks: Path) -> None:
@@ -111,7 +130,7 @@ class PictureStore:
         classes: tuple[str, ...],
     ) -> None:
         self.folder = folder
-        self.images, self.masks = images, masks  # (N, H, W, C) uint8; (N, H, W) uint8: 0, 1, 255 where unlabelled
+        self.images, self.masks = images, masks  # (N, H, W, C) uint8; (N, H, W) uint8: 0 to K, 255 where unlabelled
         self.records, self.dataset, self.classes = records, dataset, classes
         self.size, self.channels = images.shape[2], images.shape[3]
 
@@ -126,9 +145,9 @@ class PictureStore:
         about = read_index(folder, "pictures.json", "pictures", VERSION)
         images, masks = open_arrays(folder, "images.npy", "masks.npy")
         try:
-            records = [PictureRecord(**item) for item in about["pictures"]]
+            records = [PictureRecord.read(item) for item in about["pictures"]]
             dataset, classes = str(about["dataset"]), tuple(str(name) for name in about["classes"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise MedsegError(f"{folder}: pictures.json is incomplete ({error}); make the store again") from error
         if not _fit(images, masks, len(records)):
             raise MedsegError(
@@ -161,13 +180,27 @@ class PictureStore:
         return images.permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
     def label_tensor(self, indices: np.ndarray | Sequence[int]) -> Tensor:
-        """`(N, H, W)` int64: 0 background, 1 foreground, 255 where unlabelled."""
+        """`(N, H, W)` int64: 0 background, 1 foreground or 1 to K parts, 255 where unlabelled."""
         return torch.from_numpy(self.masks[np.asarray(indices, np.int64)].astype(np.int64))
 
     def class_ids(self, indices: np.ndarray | Sequence[int]) -> Tensor:
         """`(N,)` int64, -1 where the class is unknown."""
         ids = [self.records[int(k)].class_id for k in indices]
         return torch.tensor([-1 if item is None else item for item in ids], dtype=torch.int64)
+
+    def landmark_tensor(self, indices: np.ndarray | Sequence[int]) -> Tensor:
+        """`(N, P, 3)` float32: x, y in pixels of the stored image, and 1 where the point is visible, else 0.
+
+        Raises:
+            MedsegError: the images have different numbers of landmarks.
+        """
+        points = [self.records[int(k)].landmarks for k in indices]
+        if len(counts := {len(item) for item in points}) > 1:
+            raise MedsegError(
+                f"{self.folder}: its images have {min(counts)} to {max(counts)} landmarks, wanted the same number for "
+                "each; choose images that have all of them"
+            )
+        return torch.tensor(points, dtype=torch.float32).reshape(len(points), max(counts, default=0), 3)
 
 
 def _fit(images: np.ndarray, masks: np.ndarray, count: int) -> bool:
@@ -195,7 +228,7 @@ class PictureWriter(TwoArraysWriter):
         self.dataset, self.classes, self.shape = dataset, tuple(classes), (0, 0, 0)
 
     def append(self, images: np.ndarray, masks: np.ndarray, records: Sequence[PictureRecord]) -> None:
-        """Add `(N, H, W, C)` uint8 images and `(N, H, W)` uint8 masks (0, 1, 255) with N records."""
+        """Add `(N, H, W, C)` uint8 images and `(N, H, W)` uint8 masks (0 to K, 255) with N records."""
         if not _fit(images, masks, len(records)):
             raise ValueError(
                 f"{images.dtype} {images.shape} images, {masks.dtype} {masks.shape} masks and {len(records)} records "
@@ -214,7 +247,7 @@ class PictureWriter(TwoArraysWriter):
             "channels": self.shape[2],
             "dataset": self.dataset,
             "classes": list(self.classes),
-            "pictures": [asdict(record) for record in self.records],
+            "pictures": [record.as_json() for record in self.records],
         }
 
 

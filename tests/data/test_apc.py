@@ -57,7 +57,7 @@ def test_any_value_above_0_is_foreground(root):
     from PIL import Image
 
     item = next(item for item in find_apc(root).pictures if not item.empty)
-    _, before = read_picture(item, 16, 3)
+    _, before, _ = read_picture(item, 16, 3)
     Image.fromarray((np.asarray(Image.open(item.mask)) > 0) * np.uint8(3)).save(item.mask)
     assert np.array_equal(read_picture(item, 16, 3)[1], before)
 

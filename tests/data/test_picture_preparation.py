@@ -77,7 +77,7 @@ def test_mask_and_image_are_cropped_alike(tmp_path):
     image[4:13, 11:25] = 255
     Image.fromarray(image).save(tmp_path / "i.png")
     Image.fromarray(image[..., 0]).save(tmp_path / "m.png")
-    small, mask = read_picture(Picture("i", tmp_path / "i.png", tmp_path / "m.png", "train", None), 10, 3)
+    small, mask, _ = read_picture(Picture("i", tmp_path / "i.png", tmp_path / "m.png", "train", None), 10, 3)
     assert np.array_equal(mask, small[..., 0] >= 128)
     assert mask.sum() > 10
 
