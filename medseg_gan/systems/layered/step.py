@@ -49,7 +49,17 @@ class Trust:
 class LayeredStep:
     """Networks and optimisers of a training, and its step: GAN iterations, then F's, round after round."""
 
-    def __init__(self, settings: TrainGan, *, size: int, channels: int, seed: int, device: str, precision: str) -> None:
+    def __init__(
+        self,
+        settings: TrainGan,
+        *,
+        size: int,
+        channels: int,
+        seed: int,
+        device: str,
+        precision: str,
+        mirror: bool = True,
+    ) -> None:
         """Build everything from the seed.
 
         Args:
@@ -59,10 +69,12 @@ class LayeredStep:
             seed: of weights and of all later draws.
             device: `cpu` or `cuda`.
             precision: `fp32` or `bf16` (autocast).
+            mirror: whether real images may be mirrored; never CT, where left and right differ.
         """
         s = self.settings = settings
         o, n = s.objective, s.network
         self.size, self.channels, self.seed, self.device, self.precision = size, channels, seed, device, precision
+        self.mirror = mirror
         self.prior = Prior(o.prior, o.c_dim, o.group if o.prior == "categorical" else 1)
         self.perturbation = Perturbation(o.shift, o.degrees, o.shrink, o.contrast)
         seed_step(seed, "networks")
@@ -133,7 +145,7 @@ class LayeredStep:
         s, o = self.settings, self.settings.objective
         gamma_mi = o.gamma_mi * self.risen(o.ramp_mi, round_number, step)
         gamma_b = o.gamma_b * self.risen(o.ramp_b, round_number, step)
-        real = flip_and_crop(real, s.crop)
+        real = flip_and_crop(real, s.crop, self.mirror)
 
         # Generators: raise D's logits, let c be read from the image and c_sup from the mask.
         only(self.G, self.D, self.E_pi)

@@ -22,6 +22,7 @@ from medseg_gan.machine.seeding import mix_seed, seed_step
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels
 from medseg_gan.systems.layered.codes import Prior
 from medseg_gan.systems.layered.composition import compose
+from medseg_gan.systems.layered.ct import CT
 from medseg_gan.systems.layered.networks import LayeredDiscriminator, LayeredGenerator
 from medseg_gan.systems.layered.recipe import TrainGan
 from medseg_gan.systems.layered.step import LayeredStep
@@ -77,7 +78,13 @@ def train_layered(
 
     def attempt(own: Path, seed: int, stop: bool) -> tuple[LayeredStep, str | None]:
         step = LayeredStep(
-            settings, size=pictures.size, channels=pictures.channels, seed=seed, device=device, precision=precision
+            settings,
+            size=pictures.size,
+            channels=pictures.channels,
+            seed=seed,
+            device=device,
+            precision=precision,
+            mirror=pictures.dataset != CT,
         )
         return step, train_once(step, own, pictures, Watchdog(settings, stop), name)
 

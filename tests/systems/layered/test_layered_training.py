@@ -14,18 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from layered_example import build, reals, small, write_squares
+from layered_example import build, reals, small, squares, write_squares
+from torch import Tensor
 
-from medseg_gan.data.pictures import PictureStore
+from medseg_gan.data.pictures import PictureRecord, PictureStore, write_picture_store
 from medseg_gan.data.sampler import EndlessSampler
 from medseg_gan.errors import MedsegError
 from medseg_gan.machine.checkpoint import load_checkpoint
 from medseg_gan.machine.seeding import mix_seed
+from medseg_gan.systems.layered import step
 from medseg_gan.systems.layered import training as module
 from medseg_gan.systems.layered.composition import compose
+from medseg_gan.systems.layered.ct import CT
 from medseg_gan.systems.layered.step import LayeredStep
 from medseg_gan.systems.layered.training import TrainedLayers, foreground_share, real_batches, train_layered
 from medseg_gan.systems.layered.watchdog import Watchdog
+from medseg_gan.training.augment import flip_and_crop
 from medseg_gan.training.engine import read_stats
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -399,3 +403,20 @@ def test_share_taken_for_foreground() -> None:
     real = torch.full((8, 3, 16, 16), -1.0)
     real[:, 0, :4] = 1
     assert foreground_share(step, real) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("dataset", "mirrored"), [(CT, False), ("birds", True)])
+def test_ct_is_never_mirrored(dataset: str, mirrored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left and right differ in a body: a mirrored heart would be taught as real."""
+    images, masks = squares()
+    records = [PictureRecord(str(k), "train", None, True) for k in range(len(images))]
+    write_picture_store(tmp_path / "store", images, masks, records, dataset=dataset)
+    asked: list[bool] = []
+
+    def recorded(image: Tensor, smallest: float, mirror: bool = True) -> Tensor:
+        asked.append(mirror)
+        return flip_and_crop(image, smallest, mirror)
+
+    monkeypatch.setattr(step, "flip_and_crop", recorded)
+    train_layered(tmp_path / "store", tmp_path / "run", small(rounds=1), name="ct", seed=0)
+    assert set(asked) == {mirrored}
