@@ -44,12 +44,12 @@ from medseg_gan.systems.datasetgan.annotation.inversion import (
     teaching_examples,
 )
 from medseg_gan.systems.datasetgan.comparison import build_test_sets
+from medseg_gan.systems.datasetgan.draws import Draw, draw_real_slices
 from medseg_gan.systems.datasetgan.factory import LabelFactory, write_pairs
 from medseg_gan.systems.datasetgan.interpreter.agreement import agreement
 from medseg_gan.systems.datasetgan.interpreter.model import Interpreter
 from medseg_gan.systems.datasetgan.interpreter.settings import TrainInterpreter
 from medseg_gan.systems.datasetgan.recipe import Annotate, Inversion, Prepare, TrainSegmenters
-from medseg_gan.systems.datasetgan.rows import Draw, draw_real_slices
 from medseg_gan.systems.datasetgan.samples.images import ImageSource, Rendered, reserved
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
 from medseg_gan.systems.datasetgan.stages import fit_interpreter, image_source, stored_annotator

@@ -20,7 +20,7 @@ from medseg_gan.evaluation.protocol import evenly_per_patient
 from medseg_gan.evaluation.segmentation import confusion, scores
 from medseg_gan.machine.device import processor_name
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels
-from medseg_gan.systems.datasetgan.rows import draw_of
+from medseg_gan.systems.datasetgan.draws import draw_of
 from medseg_gan.systems.plan import plan_recipe
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.segmenter import load_segmenter, train_many

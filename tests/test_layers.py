@@ -45,7 +45,6 @@ LONG_FUNCTIONS = {
     "preparation.prepare_store",
     "project.project_image",
     "projection.project",
-    "rows.training_set",
     "segmenter.train_segmenter",
     "synthesize.synthesize_pairs",
 }

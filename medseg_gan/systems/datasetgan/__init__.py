@@ -5,13 +5,13 @@ from __future__ import annotations
 from medseg_gan.running.stages import Reads, Stage
 from medseg_gan.systems.datasetgan.interpreter.settings import TrainInterpreter
 from medseg_gan.systems.datasetgan.recipe import (
-    DECIDING,
     Annotate,
     DatasetGanRecipe,
     FewSlices,
     Prepare,
     TrainSegmenters,
 )
+from medseg_gan.systems.datasetgan.rows import ROWS
 
 _STAGES = "medseg_gan.systems.datasetgan.stages"
 _COMPARISON = "medseg_gan.systems.datasetgan.comparison"
@@ -40,7 +40,7 @@ def _labellers(config: TrainInterpreter, images: int) -> str:
 def _trainings(config: TrainSegmenters) -> str:
     """Expected work of `train_segmenters`."""
     count = len(config.networks) * sum(
-        config.deciding_seeds if row in DECIDING else config.other_seeds for row in config.rows
+        config.deciding_seeds if ROWS[row].repeated else config.other_seeds for row in config.rows
     )
     return f"{count} trainings of {config.segmenter.steps} steps on {len(config.rows)} training sets"
 

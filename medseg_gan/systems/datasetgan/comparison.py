@@ -21,17 +21,9 @@ from medseg_gan.machine.seeding import mix_seed, seed_step
 from medseg_gan.networks.segmenters import build_segmenter, predict_labels
 from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.datasetgan.annotation.inversion import inverted_slices
-from medseg_gan.systems.datasetgan.recipe import DECIDING, TEACHERS, Evaluate, Prepare, TrainSegmenters
-from medseg_gan.systems.datasetgan.rows import (
-    COMPARISONS,
-    Cost,
-    Draw,
-    TrainingSet,
-    draw_of,
-    pseudo_store,
-    title,
-    training_set,
-)
+from medseg_gan.systems.datasetgan.draws import Draw, TrainingSet, draw_of, pseudo_store, training_set
+from medseg_gan.systems.datasetgan.recipe import Evaluate, Prepare, TrainSegmenters
+from medseg_gan.systems.datasetgan.rows import COMPARISONS, ROWS, TEACHERS, Cost, title
 from medseg_gan.systems.datasetgan.segmenter_jobs import network_arguments, training_job
 from medseg_gan.systems.datasetgan.volumes import WholeVolumes
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
@@ -91,7 +83,7 @@ def training_sets(
 
 def seeds_of(row: str, config: TrainSegmenters) -> int:
     """Number of segmenter seeds of a row."""
-    return config.deciding_seeds if row in DECIDING else config.other_seeds
+    return config.deciding_seeds if ROWS[row].repeated else config.other_seeds
 
 
 def draws_of(config: TrainSegmenters, store: SliceStore, inputs: Inputs) -> list[Draw]:
@@ -187,7 +179,7 @@ def evaluate(config: Evaluate, folder: Path, inputs: Inputs) -> None:
                 for name, run in found.items():
                     runs[name].append(run)
             cost, text = entries[0]["cost"], entries[0]["title"]
-            rows.append(Row(row, text, network, training.segmenter.steps, row in DECIDING, cost, runs))
+            rows.append(Row(row, text, network, training.segmenter.steps, ROWS[row].repeated, cost, runs))
 
     units = {name: test.units for name, test in tests.items()}
     document = scores_document(

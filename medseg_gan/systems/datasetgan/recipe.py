@@ -16,27 +16,8 @@ from medseg_gan.errors import did_you_mean
 from medseg_gan.labels import lookup_table
 from medseg_gan.running.recipe import Distinct, ImageSize, Section, SystemRecipe, Window
 from medseg_gan.systems.datasetgan.interpreter.settings import TrainInterpreter
+from medseg_gan.systems.datasetgan.rows import TEACHERS, Row
 from medseg_gan.training.stylegan2_config import ConfigName, StyleGAN2Training, published_config
-
-Row = Literal[
-    "synthetic",
-    "real",
-    "hybrid",
-    "real30",
-    "real30_spread",
-    "annotated_only",
-    "annotated_real",
-    "pseudo_label",
-    "finetuned",
-    "factory_pseudo",
-    "all_together",
-]
-
-DECIDING = tuple(row for row in get_args(Row) if row != "real")
-"""Rows that decide whether the factory earns its place; they are trained with several segmenter seeds."""
-
-TEACHERS = {"pseudo_label": "real30", "factory_pseudo": "hybrid", "all_together": "hybrid"}
-"""Rows that learn from unlabelled real slices, and the row whose segmenter of the same seed labels those for them."""
 
 SegmenterName = Literal["deeplabv3", "fcn", "unet"]
 

@@ -1,6 +1,7 @@
 """Training sets: who lends which slices to which row, and what it costs."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from medseg_gan.data.slices import SliceRecord, SliceStore, write_store
 from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, lookup_table
-from medseg_gan.systems.datasetgan.recipe import DECIDING, TEACHERS
-from medseg_gan.systems.datasetgan.rows import COMPARISONS, Cost, draw_real_slices, spread_slices, title, training_set
+from medseg_gan.systems.datasetgan.draws import draw_real_slices, spread_slices, training_set
+from medseg_gan.systems.datasetgan.rows import COMPARISONS, DECIDING, ROWS, TEACHERS, Cost, Row, title
 
 SIZES = {"labelled": [12, 12, 12, 3, 12, 12, 12, 12, 12, 12], "gan": [4, 4], "test": [5]}
 
@@ -69,7 +70,7 @@ def test_one_slice_of_each_patient_covers_all_heights(store: SliceStore) -> None
     assert max(heights) > 8
 
 
-@pytest.mark.parametrize("row", DECIDING)
+@pytest.mark.parametrize("row", [row for row in ROWS if row != "real"])
 def test_costs_add_up(store: SliceStore, row: str) -> None:
     stand_in = Cost(stand_in_slices=50, stand_in_patients=5)
     one = training_set(row, 0, draw(store), store, synthetic=np.arange(100), annotated=np.arange(7), stand_in=stand_in)
@@ -84,7 +85,13 @@ def test_costs_add_up(store: SliceStore, row: str) -> None:
 
 
 def test_compared_rows_are_trained_with_equally_many_seeds() -> None:
-    assert {row for pair in COMPARISONS for row in pair} <= set(DECIDING)
+    assert all(ROWS[row].repeated for pair in COMPARISONS for row in pair)
+
+
+def test_every_row_of_a_recipe_is_in_the_table_and_meets_the_hybrid_where_it_decides() -> None:
+    assert set(ROWS) == set(get_args(Row))
+    assert {("hybrid", row) for row in DECIDING} <= set(COMPARISONS)
+    assert not any({"synthetic"} & ROWS[row].slices for row in DECIDING), "a deciding row needs no factory"
 
 
 def test_one_labelled_patient_is_too_few(store: SliceStore) -> None:

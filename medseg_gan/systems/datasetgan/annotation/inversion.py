@@ -19,8 +19,8 @@ from medseg_gan.machine.atomic import read_json, save_png, write_array, write_js
 from medseg_gan.machine.checkpoint import load_checkpoint, save_checkpoint
 from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.running.stages import Inputs
+from medseg_gan.systems.datasetgan.draws import draw_real_slices
 from medseg_gan.systems.datasetgan.recipe import Annotate, FewSlices, Inversion, Prepare
-from medseg_gan.systems.datasetgan.rows import draw_real_slices
 from medseg_gan.systems.datasetgan.samples.images import ImageSource, Rendered, save_latents
 from medseg_gan.training.feature_maps import RandomMaps
 from medseg_gan.training.grid import image_grid

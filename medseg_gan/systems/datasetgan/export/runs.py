@@ -22,10 +22,10 @@ from medseg_gan.export.shards import write_shards
 from medseg_gan.export.slices import Selection
 from medseg_gan.machine.atomic import read_json
 from medseg_gan.running.stages import Plan
+from medseg_gan.systems.datasetgan.draws import draw_of
 from medseg_gan.systems.datasetgan.export.bundle import write_factory_bundle
 from medseg_gan.systems.datasetgan.export.card import CardSource, data_card, factory_card, pool_card, segmenter_card
 from medseg_gan.systems.datasetgan.recipe import DatasetGanRecipe
-from medseg_gan.systems.datasetgan.rows import draw_of
 from medseg_gan.training.segmenter import load_segmenter, read_training
 from medseg_gan.training.stylegan2 import load_generator
 

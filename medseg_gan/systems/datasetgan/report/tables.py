@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from medseg_gan.report.values import NOT_MEASURED, Record, number, signed
+from medseg_gan.systems.datasetgan.rows import DECIDING
 
 Scores = Mapping[str, Any]
 
@@ -69,7 +70,7 @@ def cost_lines(scores: Scores) -> list[Record]:
     lines: dict[str, Record] = {}
     for row in scores.get("rows") or []:
         cost = row.get("cost") or {}
-        line = {"title": row["title"], "deciding": row.get("deciding", False)}
+        line = {"title": row["title"], "deciding": row["row"] in DECIDING}
         for name in COSTS:
             line[name] = number(cost.get(name))
         line |= {f"all_{what}": _behind(cost, what) for what in ("slices", "patients")}
@@ -101,7 +102,7 @@ def score_lines(scores: Scores, paper_rows: Iterable[Mapping[str, str]] = ()) ->
         lines.append(
             {
                 "name": row_name(scores, row),
-                "deciding": row.get("deciding", False),
+                "deciding": row["row"] in DECIDING,
                 "training": _training(row),
                 "real_labels": f"{_behind(cost, 'slices')} / {_behind(cost, 'patients')}",
                 "annotated": number(cost.get("annotated_synthetic")),

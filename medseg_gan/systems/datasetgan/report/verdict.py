@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from medseg_gan.systems.datasetgan.report.tables import metric_name, number, score_of, signed, title_of
+from medseg_gan.systems.datasetgan.rows import DECIDING
 
 Scores = Mapping[str, Any]
 Ordering = Literal["kept", "not kept", "undecided", "not measured", ""]
 
-DECIDING = {"real30": "30 real only", "pseudo_label": "pseudo-label", "annotated_only": "30 annotated only"}
-"""Rows that need no factory: only a hybrid that beats all three shows that the factory is worth its labels."""
+RIVALS = {"real30": "30 real only", "pseudo_label": "pseudo-label", "annotated_only": "30 annotated only"}
+"""What the deciding rows are called where they were not trained."""
 BESIDE = {
     "real30_spread": "30 real only, spread over all labelled patients",
     "annotated_real": "30 annotated + 30 real, no interpreter",
@@ -47,11 +48,6 @@ def annotator_sentence(scores: Scores) -> str:
         told = f"No person annotated. A stand-in did: {who}, {trained}, which count in every row it labelled."
     name = scores.get("score_name") or "mIoU"
     return told if name == "mIoU" else f"{told} Scores are {name}, not accuracy."
-
-
-def verdict_sentences(scores: Scores) -> list[str]:
-    """The verdict as plain sentences, most important first."""
-    return [verdict.sentence for verdict in verdicts(scores)]
 
 
 def verdicts(scores: Scores) -> list[Verdict]:
@@ -109,7 +105,7 @@ def _ordering(comparison: Mapping[str, Any]) -> str:
 def _of_network(scores: Scores, network: str | None, named: bool) -> list[Verdict]:
     prefix = f"{network}: " if named and network else ""
     rows = {row["row"] for row in scores.get("rows") or []}
-    told = DECIDING | {key: name for key, name in BESIDE.items() if key == "real30_spread" or key in rows}
+    told = RIVALS | {key: name for key, name in BESIDE.items() if key == "real30_spread" or key in rows}
     singles = {key: _against(scores, key, name, network) for key, name in told.items()}
     lines = [
         *_nothing_above_floor(scores, network),
@@ -128,7 +124,7 @@ def _overall(scores: Scores, orderings: Mapping[str, str]) -> Verdict:
 
     def named(ordering: str) -> str:
         keys = [key for key, found in orderings.items() if found == ordering]
-        return ", ".join(f"“{title_of(scores, key, DECIDING[key])}”" for key in keys)
+        return ", ".join(f"“{title_of(scores, key, RIVALS[key])}”" for key in keys)
 
     found = set(orderings.values())
     if found == {"kept"}:

@@ -27,8 +27,9 @@ from medseg_gan.systems.datasetgan.annotation.inversion import (
     teaching_examples,
 )
 from medseg_gan.systems.datasetgan.comparison import draws_of
+from medseg_gan.systems.datasetgan.draws import draw_real_slices, training_set
 from medseg_gan.systems.datasetgan.recipe import Annotate, Inversion, Prepare, TrainSegmenters
-from medseg_gan.systems.datasetgan.rows import Cost, draw_real_slices, title, training_set
+from medseg_gan.systems.datasetgan.rows import Cost, title
 from medseg_gan.systems.datasetgan.samples.features import FeatureExtractor
 from medseg_gan.systems.datasetgan.samples.images import ImageSource, Sampling, render_again
 from medseg_gan.systems.datasetgan.stages import check_annotator

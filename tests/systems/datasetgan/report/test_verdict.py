@@ -12,13 +12,16 @@ from medseg_gan.systems.datasetgan.report.verdict import (
     annotator_sentence,
     best_floor,
     find_comparison,
-    verdict_sentences,
     verdicts,
 )
 
 
 def scores_with(*comparisons: dict[str, Any]) -> dict[str, Any]:
     return example_scores(lookup_table("paper")) | {"comparisons": list(comparisons)}
+
+
+def verdict_sentences(scores: dict[str, Any]) -> list[str]:
+    return [verdict.sentence for verdict in verdicts(scores)]
 
 
 def all_three(difference: float, half: float) -> dict[str, Any]:
