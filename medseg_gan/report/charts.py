@@ -146,7 +146,7 @@ def bars_chart(
     alt: str,
     caption: str,
 ) -> Chart | None:
-    """Bars from 0, one below the other, with their intervals, and floors as dashed lines; None without a value.
+    """Bars from 0, one below the other, with their intervals, and baselines as dashed lines; None without a value.
 
     Args:
         bars: for each name its value and, where there is one, the interval around it.
@@ -178,7 +178,7 @@ def bars_chart(
         for index, (name, value) in enumerate(heights.items()):
             style = ("--", ":", "-.")[index % 3]
             colour = SERIES[1 + index % (len(SERIES) - 1)]
-            label = f"floor: {name}, {shown(value)}"
+            label = f"baseline: {name}, {shown(value)}"
             axes.axvline(value, color=colour, linestyle=style, linewidth=1.4, label=label)
         axes.axvline(0, color=axes.spines["left"].get_edgecolor(), linewidth=0.8)
         axes.set_yticks(range(len(bars)), [textwrap.fill(name, NAME_WIDTH) for name in bars])

@@ -14,15 +14,16 @@ import numpy as np
 from medseg_gan.errors import MedsegError
 from medseg_gan.machine.atomic import write_json, write_text
 from medseg_gan.report.charts import Chart, bars_chart, lines_chart
-from medseg_gan.report.pictures import enlarged
+from medseg_gan.report.pictures import enlarged, tile
 from medseg_gan.report.template import fill
 from medseg_gan.report.values import NOT_MEASURED, csv_text, plain, shown, stage_lines
 
 DOCUMENT_VERSION = 1
 STAGES = "stages"
 """Name of the table that every document with stages has."""
-CONTENTS_FROM = 6
-"""So many sections need a table of contents."""
+
+FIGURES = re.compile(rf"[-−+±.]?\d|{NOT_MEASURED}|no interval|best$|$")
+"""Begins a text that stands in a column of numbers."""
 
 Kind = Literal["good", "bad", "undecided", "not measured", ""]
 BADGES: dict[str, str] = {"good": "kept", "bad": "not kept", "undecided": "undecided", "not measured": NOT_MEASURED}
@@ -55,6 +56,10 @@ class DataTable:
     """Stem of the CSV file; without one there is none."""
     highlight: str = ""
     """Key whose rows are set in bold where it is true; it needs no column."""
+    heading: str = ""
+    """Smaller heading above it, inside its part of the page."""
+    words: Mapping[str, str] = field(default_factory=dict)
+    """What a text begins with in CSV and JSON, and with what on the page."""
 
 
 @dataclass
@@ -71,6 +76,22 @@ class PictureStrip:
     """Pictures in a row; 0: as many as there is room for."""
     zoom: float = 0.0
     """Screen pixels for one of a picture's own; 0: about 128 for its larger side."""
+
+
+@dataclass
+class Stacks:
+    """Slices side by side, under each what belongs to it; as many beside each other as the screen has room for."""
+
+    title: str
+    lines: Mapping[str, np.ndarray]
+    """For each line, top first, its name and `(N, H, W)` or `(N, H, W, 3)` uint8, equally many in all."""
+    labels: Sequence[str] = ()
+    """A short label below each stack, or none at all."""
+    caption: str = ""
+    legend: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    """Names of the colours in them, red, green, blue."""
+    heading: str = ""
+    """Smaller heading above them, inside their part of the page."""
 
 
 @dataclass
@@ -105,6 +126,14 @@ class Bars:
 
 
 @dataclass
+class Drawing:
+    """A chart that a system draws itself; None: there was nothing to draw."""
+
+    title: str
+    chart: Chart | None
+
+
+@dataclass
 class Text:
     """Paragraphs, then bullet items."""
 
@@ -113,22 +142,34 @@ class Text:
     items: Sequence[str] = ()
 
 
-Section = DataTable | PictureStrip | Curves | Bars | Text
-NAMES = {DataTable: "table", PictureStrip: "pictures", Curves: "curves", Bars: "bars", Text: "text"}
+Section = DataTable | PictureStrip | Stacks | Curves | Bars | Drawing | Text
+NAMES = {
+    DataTable: "table",
+    PictureStrip: "pictures",
+    Stacks: "stacks",
+    Curves: "curves",
+    Bars: "bars",
+    Drawing: "drawing",
+    Text: "text",
+}
 
 
 @dataclass
 class Document:
-    """All that a report tells, in the order of the page; a section without a title goes on under the one before.
+    """All that a report tells, in the order of the page: verdict, opening, and the sections, which fold open.
+
+    A section without a title goes on under the one before.
 
     Example:
-        lead = [Sentence("It beats the best floor.", "good")]
+        lead = [Sentence("It beats the best baseline.", "good")]
         write_document(folder, Document("GANSeg on birds", lead, sections=[scores, samples]))
     """
 
     title: str
     lead: Sequence[Sentence] = ()
-    """What the reader must know first."""
+    """What the reader must know; the first sentence is the verdict and stands first, the others fold open."""
+    opening: Sequence[Section] = ()
+    """What stands open below the verdict: a strip of images, a small table."""
     sections: Sequence[Section] = ()
     recipe: str = ""
     profile: str = ""
@@ -137,20 +178,23 @@ class Document:
     precision: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     stages: Sequence[Mapping[str, Any]] = ()
-    """`name`, `seconds`, `peak_mb` (largest memory of the process by the end of the stage)."""
+    """`name`, `seconds`, `peak_mb`: see `run_facts`."""
     settings: str = ""
     """The resolved recipe, YAML."""
     warnings: Sequence[str] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     """Anything else that a program may want to read; not on the page."""
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Further CSV files, by name; not on the page."""
 
 
-def write_document(folder: Path, document: Document) -> Path:
+def write_document(folder: Path, document: Document, data: Mapping[str, Any] | None = None) -> Path:
     """Write `index.html`, `report.json` and a CSV for each named table; each appears whole or not at all.
 
     Args:
         folder: where the report goes.
         document: what it tells.
+        data: content of `report.json`; None: the document's own.
 
     Returns:
         Path of the page, the last file written.
@@ -158,12 +202,16 @@ def write_document(folder: Path, document: Document) -> Path:
     Raises:
         MedsegError: a section cannot be shown (nothing is written then), or the disk is full.
     """
-    document = dataclasses.replace(document, sections=[_checked(section) for section in document.sections])
+    document = dataclasses.replace(
+        document,
+        opening=[_checked(section) for section in document.opening],
+        sections=[_checked(section) for section in document.sections],
+    )
     tables = csv_tables(document)
     page = render(document, [f"{name}.csv" for name in tables])
     for name, text in tables.items():
         write_text(folder / f"{name}.csv", text)
-    write_json(folder / "report.json", document_data(document))
+    write_json(folder / "report.json", document_data(document) if data is None else data)
     write_text(folder / "index.html", page)
     return folder / "index.html"
 
@@ -174,15 +222,24 @@ def document_data(document: Document) -> dict[str, Any]:
     for item in dataclasses.fields(document):
         data[item.name] = plain(getattr(document, item.name))
     data["lead"] = [dataclasses.asdict(sentence) for sentence in document.lead]
-    data["sections"] = []
-    for section in document.sections:
-        told = {item.name: getattr(section, item.name) for item in dataclasses.fields(section)}
-        if isinstance(section, PictureStrip):
-            told["images"] = [{"shape": image.shape, "dtype": str(image.dtype)} for image in section.images]
-        if isinstance(section, Bars):
-            told["groups"] = {name: bar._asdict() for name, bar in section.groups.items()}
-        data["sections"].append({"kind": NAMES[type(section)], **plain(told)})
+    del data["tables"]
+    for place in ("opening", "sections"):
+        data[place] = [_section_data(section) for section in getattr(document, place)]
     return data
+
+
+def _section_data(section: Section) -> dict[str, Any]:
+    told = {item.name: getattr(section, item.name) for item in dataclasses.fields(section)}
+    match section:
+        case PictureStrip():
+            told["images"] = [{"shape": image.shape, "dtype": str(image.dtype)} for image in section.images]
+        case Stacks():
+            told["lines"] = {name: {"shape": images.shape} for name, images in section.lines.items()}
+        case Drawing():
+            told["chart"] = section.chart and section.chart.light.alt
+        case Bars():
+            told["groups"] = {name: bar._asdict() for name, bar in section.groups.items()}
+    return {"kind": NAMES[type(section)], **plain(told)}
 
 
 def csv_tables(document: Document) -> dict[str, str]:
@@ -191,8 +248,8 @@ def csv_tables(document: Document) -> dict[str, str]:
     Raises:
         MedsegError: a name is taken (`stages` always is) or no plain file name.
     """
-    made: dict[str, str] = {}
-    for section in document.sections:
+    made = {name: csv_text(rows) for name, rows in document.tables.items()}
+    for section in (*document.opening, *document.sections):
         if not isinstance(section, DataTable) or not section.name:
             continue
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", section.name):
@@ -207,13 +264,12 @@ def csv_tables(document: Document) -> dict[str, str]:
 
 def render(document: Document, files: Sequence[str]) -> str:
     """The page as HTML, every picture inside it, nothing fetched from elsewhere."""
-    cards = list(_cards(document.sections))
     return fill(
         "document.html.j2",
         content=document,
         badges={kind: (word, word.replace(" ", "-")) for kind, word in BADGES.items()},
-        cards=cards,
-        contents=sum(bool(title) for title, _ in cards) >= CONTENTS_FROM,
+        opening=[part for _, parts in _cards(document.opening) for part in parts],
+        cards=list(_cards(document.sections)),
         stage_lines=stage_lines(plain(document.stages)),
         files=["report.json", *files],
     )
@@ -240,10 +296,17 @@ def _view(section: Section, title: str) -> dict[str, Any]:
             return _table(section)
         case PictureStrip():
             labels = section.labels or [""] * len(section.images)
-            alts = [label or f"{title}, picture {k}" for k, label in enumerate(labels, 1)]
+            alts = [label or f"{title}, image {k}" for k, label in enumerate(labels, 1)]
             pictures = [enlarged(image, alt, section.zoom) for image, alt in zip(section.images, alts, strict=True)]
             sharp = [picture.width >= image.shape[1] for picture, image in zip(pictures, section.images, strict=True)]
             return {"pictures": list(zip(pictures, labels, sharp, strict=True))}
+        case Stacks():
+            names, count = list(section.lines), len(next(iter(section.lines.values()), ()))
+            stacks = [[tile(section.lines[name][k], f"{name} {k + 1}") for name in names] for k in range(count)]
+            order = f"From top to bottom: {', '.join(names)}." if len(names) > 1 else ""
+            return {"stacks": list(zip(stacks, section.labels or [""] * count, strict=True)), "order": order}
+        case Drawing():
+            return {"chart": section.chart}
         case Curves():
             return {"chart": _curves_chart(section, title)}
         case Bars():
@@ -253,18 +316,20 @@ def _view(section: Section, title: str) -> dict[str, Any]:
 
 def _table(table: DataTable) -> dict[str, Any]:
     keys = [key for key, _ in table.columns]
-    longest = {
-        key: max((len(row[key]) for row in table.rows if isinstance(row.get(key), str)), default=0) for key in keys
-    }
-    text = {key: "text long" if letters > 40 else "text" if letters else "" for key, letters in longest.items()}
+    words = {key: [row[key] for row in table.rows if isinstance(row.get(key), str)] for key in keys}
+    text = {key: "" if all(map(FIGURES.match, found)) else "text" for key, found in words.items()}
     lines = [
         {
             "bold": bool(table.highlight and row.get(table.highlight)),
-            "cells": [(shown(row.get(key)), text[key]) for key in keys],
+            "cells": [(_worded(shown(row.get(key)), table.words), text[key]) for key in keys],
         }
         for row in table.rows
     ]
     return {"head": [(heading, text[key]) for key, heading in table.columns], "lines": lines}
+
+
+def _worded(text: str, words: Mapping[str, str]) -> str:
+    return next((new + text.removeprefix(old) for old, new in words.items() if text.startswith(old)), text)
 
 
 def _curves_chart(curves: Curves, title: str) -> Chart | None:
@@ -281,7 +346,7 @@ def _bars_chart(bars: Bars, title: str) -> Chart | None:
         f"{name} {shown(value)}" + (f" ({shown(interval[0])} to {shown(interval[1])})" if interval else "")
         for name, (value, interval) in bars.groups.items()
     ]
-    told += [f"floor {name} {shown(value)}" for name, value in bars.floors.items()]
+    told += [f"baseline {name} {shown(value)}" for name, value in bars.floors.items()]
     alt = f"{title}: {bars.x_label}; {'; '.join(told)}"
     return bars_chart(bars.groups, bars.floors, bars.x_label, alt, bars.caption)
 
@@ -294,6 +359,10 @@ def _checked(section: Section) -> Section:
     """
     where = f"report: “{section.title}”"
     match section:
+        case Stacks():
+            if len({len(images) for images in section.lines.values()}) > 1:
+                shapes = ", ".join(f"{name} {images.shape}" for name, images in section.lines.items())
+                raise MedsegError(f"{where} has lines of different shapes ({shapes}); pass equally many images in each")
         case DataTable():
             section = dataclasses.replace(section, rows=plain(section.rows))
             for key, _ in section.columns:
@@ -307,13 +376,13 @@ def _checked(section: Section) -> Section:
         case PictureStrip():
             if section.labels and len(section.labels) != len(section.images):
                 raise MedsegError(
-                    f"{where} has {len(section.images)} pictures and {len(section.labels)} labels; "
+                    f"{where} has {len(section.images)} images and {len(section.labels)} labels; "
                     "pass one for each or none"
                 )
             for image in section.images:
                 if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or image.ndim < 2 or not image.size:
                     raise MedsegError(
-                        f"{where} has a picture {image.shape} of {image.dtype}; pass (H, W) or (H, W, 3) uint8"
+                        f"{where} has an image {image.shape} of {image.dtype}; pass (H, W) or (H, W, 3) uint8"
                     )
         case Curves():
             section = dataclasses.replace(section, series=plain(section.series))

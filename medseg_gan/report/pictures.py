@@ -1,4 +1,4 @@
-"""Slices, labels and uncertainty as PNG strips embedded in a page."""
+"""Slices, labels and uncertainty as PNG images that a page carries inside itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, LabelTable
 
 TILE = 128
@@ -29,12 +28,6 @@ class Picture(NamedTuple):
     height: int
 
 
-class Strip(NamedTuple):
-    """Pictures of the same slices, one below the other, each with the name of its line."""
-
-    lines: list[tuple[str, Picture]]
-
-
 def png_uri(image: Image.Image) -> str:
     """PNG as a data URI."""
     data = io.BytesIO()
@@ -47,24 +40,19 @@ def tile_scale(height: int, width: int) -> float:
     return min(max(1, TILE // max(height, width)), TILE / max(height, width))
 
 
-def tiles(images: np.ndarray, alt: str, gap: int = 2) -> Picture:
-    """Slices side by side.
+def tile(image: np.ndarray, alt: str) -> Picture:
+    """One slice in the size of a tile.
 
     Args:
-        images: `(N, H, W)` or `(N, H, W, 3)` uint8; small ones are enlarged by whole factors, large ones reduced.
-        alt: what they show.
-        gap: pixels between two slices.
+        image: `(H, W)` or `(H, W, 3)` uint8; a small one is enlarged by a whole factor, a large one is reduced.
+        alt: what it shows.
     """
-    height, width = images.shape[1:3]
+    height, width = image.shape[:2]
     scale = tile_scale(height, width)
-    shape = (round(width * scale), round(height * scale))
     resample = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
-    mode = "L" if images.ndim == 3 else "RGB"
-    sheet = Image.new(mode, (len(images) * (shape[0] + gap) - gap, shape[1]))
-    for column, image in enumerate(images):
-        tile = Image.fromarray(np.ascontiguousarray(image)).resize(shape, resample)
-        sheet.paste(tile, (column * (shape[0] + gap), 0))
-    return Picture(png_uri(sheet), alt, *sheet.size)
+    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+    made = Image.fromarray(np.ascontiguousarray(image)).resize(shape, resample)
+    return Picture(png_uri(made), alt, *made.size)
 
 
 def enlarged(image: np.ndarray, alt: str, zoom: float = 0.0) -> Picture:
@@ -118,77 +106,24 @@ def uncertainty_top(uncertainty: np.ndarray) -> float:
     return float(np.quantile(np.nan_to_num(uncertainty), 0.995)) or float(np.max(uncertainty, initial=0.0)) or 1.0
 
 
-def strips(
-    images: np.ndarray | None,
-    labels: np.ndarray | None,
-    uncertainty: np.ndarray | None,
-    table: LabelTable,
-    kind: str,
-    columns: int = 8,
-) -> list[Strip]:
-    """Slices in rows of `columns`; below each slice its labels and its uncertainty, as far as there are any.
+def development(paths: Sequence[Path], at_most: int = 6, width: int = 520) -> list[tuple[str, np.ndarray]]:
+    """Sample grids over training, evenly chosen, first and last among them.
 
     Args:
-        images: `(N, H, W)` uint8 grey, or None.
-        labels: `(N, H, W)` class ids, or None.
-        uncertainty: `(N, H, W)`, or None.
-        table: names and colours of the classes.
-        kind: what the slices are, `real` or `generated`.
-        columns: slices in a row.
-
-    Raises:
-        MedsegError: the arrays do not belong together.
-    """
-    if images is None or not len(images):
-        return []
-    for name, other in (("labels", labels), ("uncertainty", uncertainty)):
-        if other is not None and other.shape != images.shape:
-            raise MedsegError(
-                f"report: {kind} slices have shape {images.shape}, their {name} {other.shape}; "
-                "pass equally many, of one size"
-            )
-    top = 1.0 if uncertainty is None else uncertainty_top(uncertainty)
-    made = []
-    for start in range(0, len(images), columns):
-        part = slice(start, start + columns)
-        lines = [(kind, tiles(images[part], f"{kind} CT slices {start + 1} to {start + len(images[part])}"))]
-        if labels is not None:
-            lines.append(
-                ("labels", tiles(overlay(images[part], labels[part], table), f"labels over the {kind} slices"))
-            )
-        if uncertainty is not None:
-            lines.append(
-                ("uncertainty", tiles(heat(uncertainty[part], top), f"label uncertainty of the {kind} slices"))
-            )
-        made.append(Strip(lines))
-    return made
-
-
-def development(paths: Sequence[Path], at_most: int = 6, width: int = 520) -> list[tuple[str, Picture]]:
-    """Sample sheets over training, evenly chosen, first and last among them.
-
-    Args:
-        paths: PNG sheets in the order of training; a file name that is a number is the count of images seen.
-        at_most: sheets shown.
-        width: largest width of a sheet, pixels.
+        paths: PNG grids in the order of training; a file name that is a number is the count of images seen.
+        at_most: grids shown.
+        width: largest width of a grid, pixels.
 
     Returns:
-        A caption and a picture for each; sheets that are no longer there are left out.
+        A caption and the pixels of each; grids that are no longer there are left out.
     """
     there = [path for path in paths if path.is_file()]
     chosen = sorted({round(index) for index in np.linspace(0, len(there) - 1, min(at_most, len(there)))})
     made = []
     for path in (there[index] for index in chosen):
         with Image.open(path) as opened:
-            sheet = opened.convert("L" if opened.mode in ("L", "1") else "RGB")
-        if sheet.width > width:
-            sheet = sheet.resize((width, round(sheet.height * width / sheet.width)), Image.Resampling.LANCZOS)
-        caption = f"{int(path.stem) / 1000:g} kimg" if path.stem.isdigit() else path.stem
-        made.append((caption, Picture(png_uri(sheet), f"generated samples, {caption}", *sheet.size)))
+            grid = opened.convert("L" if opened.mode in ("L", "1") else "RGB")
+        if grid.width > width:
+            grid = grid.resize((width, round(grid.height * width / grid.width)), Image.Resampling.LANCZOS)
+        made.append((f"{int(path.stem) / 1000:g} kimg" if path.stem.isdigit() else path.stem, np.asarray(grid)))
     return made
-
-
-def gradient(stops: int = 9) -> str:
-    """The uncertainty scale as a CSS gradient, dark (none) to bright (top)."""
-    colours = colormaps[UNCERTAINTY_COLOURS](np.linspace(0, 1, stops), bytes=True)[:, :3]
-    return f"linear-gradient(to right, {', '.join(f'rgb({r} {g} {b})' for r, g, b in colours)})"

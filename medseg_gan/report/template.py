@@ -10,10 +10,10 @@ import jinja2
 from medseg_gan.report.values import NOT_MEASURED, number
 
 
-def fill(template: str, folder: Path | None = None, **values: Any) -> str:
-    """A template of `folder` or of this one filled with `values`; all of them also know how numbers are shown."""
+def fill(template: str, **values: Any) -> str:
+    """A template of this folder filled with `values`; all of them also know how numbers are shown."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([*([folder] if folder else []), Path(__file__).parent]),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

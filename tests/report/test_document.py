@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from medseg_gan.errors import MedsegError
-from medseg_gan.report.document import Bar, Bars, Curves, DataTable, Document, PictureStrip, Sentence, Text
+from medseg_gan.report.document import Bar, Bars, Curves, DataTable, Document, PictureStrip, Sentence, Stacks, Text
 from medseg_gan.report.document import write_document as write
 from medseg_gan.report.values import NOT_MEASURED, shown
 
@@ -76,8 +76,18 @@ def one(tmp_path: Path, *sections: object) -> str:
 
 def test_the_lead_comes_first_then_the_sections_in_their_order(page: str) -> None:
     text = visible(page[page.index("<main>") :])
-    assert text.strip().startswith("kept It beats the floor. late It is late.")
-    words = ("No masks.", "D is too sure.", "Scores", "How to read", "Pictures", "Losses", "Overlap", "Time, memory")
+    assert text.strip().startswith("kept It beats the floor. D is too sure.")
+    words = (
+        "D is too sure.",
+        "late It is late.",
+        "No masks.",
+        "Scores",
+        "How to read",
+        "Pictures",
+        "Losses",
+        "Overlap",
+        "Time, memory",
+    )
     places = [text.index(word) for word in (*words, "Intended use: research only.", "synthetic")]
     assert places == sorted(places)
 
@@ -102,8 +112,8 @@ def test_every_picture_and_chart_says_what_it_shows(page: str, tmp_path: Path) -
     alts = re.findall(r'<img [^>]*alt="([^"]*)"', page + one(tmp_path, PictureStrip("Birds", list(GREY))))
     assert len(alts) == 4 + 2 + 3
     assert all(alts)
-    assert "Overlap: IoU; ours 0.800 (0.700 to 0.850); other not measured; floor disc 0.400" in alts
-    assert alts[-1] == "Birds, picture 3"
+    assert "Overlap: IoU; ours 0.800 (0.700 to 0.850); other not measured; baseline disc 0.400" in alts
+    assert alts[-1] == "Birds, image 3"
 
 
 def test_csv_and_json_equal_the_rows(folder: Path) -> None:
@@ -183,6 +193,7 @@ def test_everything_is_text_never_markup(tmp_path: Path) -> None:
         DataTable(NASTY, [("a", NASTY)], [{"a": NASTY}], note=NASTY),
         PictureStrip(NASTY, [GREY[0]], [NASTY], NASTY),
         PictureStrip(NASTY, []),
+        Stacks(NASTY, {NASTY: GREY}, [NASTY] * 3, NASTY, {NASTY: (1, 2, 3)}, NASTY),
         Curves(NASTY, {NASTY: [(0, 1.0)]}, NASTY, NASTY, NASTY),
         Curves(NASTY, {}, NASTY, NASTY, NASTY),
         Bars(NASTY, {NASTY: Bar(1.0)}, NASTY, {NASTY: 1.0}, NASTY),
@@ -194,18 +205,40 @@ def test_everything_is_text_never_markup(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text())["sections"][0]["rows"] == [{"a": NASTY}]
 
 
-def test_more_than_five_sections_have_a_table_of_contents(tmp_path: Path) -> None:
-    few = [Text(f"part {k}", ["x"]) for k in range(5)]
-    assert "<nav" not in one(tmp_path, *few)
-    page = one(tmp_path, *few, Text("", ["goes on"]), Text("last part", ["x"]))
-    links = re.findall(r'<a href="#([^"]*)">([^<]*)<', page)
-    assert [title for _, title in links] == [f"part {k}" for k in range(5)] + ["last part", links[-1][1]]
-    assert all(page.count(f'<section id="{target}">') == 1 for target, _ in links)
+def test_verdict_and_opening_stand_open_and_all_else_folds(tmp_path: Path) -> None:
+    document = full()
+    document.opening = [Stacks("", {"image": GREY, "mask": GREY}, ["generated", "real", "real"]), SCORES]
+    document.sections = [section for section in document.sections if section is not SCORES]
+    page = write(tmp_path, document).read_text(encoding="utf-8")
+    opened = page[page.index("<main>") : page.index("<details")]
+    assert visible(opened).index("It beats the floor.") < visible(opened).index("ours, all losses")
+    assert opened.count("<figure>") == 3 and opened.count("<img") == 6
+    assert "It is late." not in opened and "It is late." in page
+    folded = page[page.index("<details") : page.index("<footer>")]
+    assert re.sub(r'<details class="card".*?\n</details>', "", folded, flags=re.S).replace("</main>", "").strip() == ""
+    assert "details::details-content" in page[page.index("@media print") :], "a printed page shows what is folded"
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert told["opening"][0]["lines"] == {"image": {"shape": [3, 5, 7]}, "mask": {"shape": [3, 5, 7]}}
+    assert "scores.csv" in {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_page_may_call_things_otherwise_than_the_files(tmp_path: Path) -> None:
+    rows = [{"row": "floor: disc"}, {"row": "ours"}]
+    page = one(tmp_path, DataTable("T", [("row", "training")], rows, name="t", words={"floor: ": "baseline: "}))
+    assert "baseline: disc" in page and "floor: disc" not in page
+    assert (tmp_path / "t.csv").read_text() == "row\nfloor: disc\nours\n"
+
+
+def test_figures_stand_right_and_words_left(tmp_path: Path) -> None:
+    row = {"a": "name", "b": "0.64 ± 0.01", "c": "−0.1 to 0.2", "d": NOT_MEASURED, "e": "3 words"} | {"f": "kept"}
+    page = one(tmp_path, DataTable("T", [(key, key) for key in row], [row]))
+    body = page[page.index("<tbody>") : page.index("</tbody>")]
+    assert re.findall(r'<td class="text">([^<]*)<', body) == ["kept"]
 
 
 def test_a_section_without_title_goes_on_under_the_one_before(tmp_path: Path) -> None:
     page = one(tmp_path, Text("first", ["x"]), DataTable("", [("a", "a")], [{"a": 5}]), Text("second", ["y"]))
-    first = page[page.index('<section id="part-1">') : page.index('<section id="part-2">')]
+    first = page[page.index('<details class="card" id="part-1">') : page.index('<details class="card" id="part-2">')]
     assert first.count("<h2>") == 1
     assert "<table>" in first
 
@@ -233,10 +266,11 @@ def test_a_logarithm_counts_what_it_leaves_out(tmp_path: Path) -> None:
         ([DataTable("t", [("a", "a")], [{"a": 1}], name="../t")], "no plain file name"),
         ([DataTable("t", [("miuo", "mIoU")], [{"miou": 1}])], "'miuo' that no row has"),
         ([DataTable("t", [("a", "a")], [{"a": [1]}])], "a list under 'a'"),
-        ([PictureStrip("p", [GREY[0]], ["a", "b"])], "1 pictures and 2 labels"),
+        ([PictureStrip("p", [GREY[0]], ["a", "b"])], "1 images and 2 labels"),
+        ([Stacks("p", {"a": GREY, "b": GREY[:2]})], "lines of different shapes"),
         ([PictureStrip("p", [GREY[0] / 255.0])], "of float64"),
-        ([PictureStrip("p", [GREY[0, 0]])], r"picture \(7,\)"),
-        ([PictureStrip("p", [np.zeros((4, 4, 1), np.uint8)])], r"picture \(4, 4, 1\)"),
+        ([PictureStrip("p", [GREY[0, 0]])], r"image \(7,\)"),
+        ([PictureStrip("p", [np.zeros((4, 4, 1), np.uint8)])], r"image \(4, 4, 1\)"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_before_anything_is_written(sections: list, words: str, tmp_path: Path) -> None:

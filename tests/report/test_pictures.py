@@ -7,10 +7,8 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from medseg_gan.errors import MedsegError
 from medseg_gan.labels import UNLABELLED, lookup_table
 from medseg_gan.report import pictures
 
@@ -22,15 +20,14 @@ def decode(picture: pictures.Picture) -> np.ndarray:
 
 
 def test_small_slices_are_enlarged_without_new_values() -> None:
-    images = np.arange(2 * 16 * 16, dtype=np.uint8).reshape(2, 16, 16)
-    sheet = decode(pictures.tiles(images, "x", gap=2))
-    assert sheet.shape == (128, 2 * 128 + 2)
-    assert np.array_equal(sheet[::8, :128:8], images[0])
-    assert np.array_equal(sheet[::8, 130::8], images[1])
+    image = np.arange(16 * 16, dtype=np.uint8).reshape(16, 16)
+    tile = decode(pictures.tile(image, "x"))
+    assert tile.shape == (128, 128)
+    assert np.array_equal(tile[::8, ::8], image)
 
 
 def test_large_slices_are_reduced() -> None:
-    picture = pictures.tiles(np.zeros((1, 512, 256), np.uint8), "x")
+    picture = pictures.tile(np.zeros((512, 256), np.uint8), "x")
     assert (picture.width, picture.height) == (64, 128)
 
 
@@ -52,21 +49,7 @@ def test_no_uncertainty_at_all_has_a_scale() -> None:
     assert pictures.uncertainty_top(np.zeros((2, 4, 4))) == 1.0
 
 
-def test_every_slice_is_in_one_strip() -> None:
-    images = np.zeros((11, 8, 8), np.uint8)
-    made = pictures.strips(images, images, None, TABLE, "real", columns=4)
-    widths = [strip.lines[0][1].width for strip in made]
-    assert widths == [4 * 130 - 2, 4 * 130 - 2, 3 * 130 - 2]
-    assert [name for name, _ in made[0].lines] == ["real", "labels"]
-    assert pictures.strips(None, None, None, TABLE, "real") == []
-
-
-def test_slices_and_labels_must_belong_together() -> None:
-    with pytest.raises(MedsegError, match="generated slices have shape"):
-        pictures.strips(np.zeros((2, 8, 8), np.uint8), np.zeros((1, 8, 8), np.uint8), None, TABLE, "generated")
-
-
-def test_development_keeps_first_and_last_sheet(tmp_path: Path) -> None:
+def test_development_keeps_first_and_last_grid(tmp_path: Path) -> None:
     paths = [tmp_path / f"{kimg * 1000:09d}.png" for kimg in range(2, 32)]
     for path in paths:
         Image.new("L", (64, 32)).save(path)

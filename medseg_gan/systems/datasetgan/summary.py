@@ -10,12 +10,14 @@ import numpy as np
 from medseg_gan.data.slices import SliceStore, to_grey
 from medseg_gan.machine.atomic import read_json
 from medseg_gan.machine.seeding import numpy_rng
+from medseg_gan.report.run_facts import run_facts
 from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.datasetgan.annotation.inversion import inverted_slices
 from medseg_gan.systems.datasetgan.quality.copies import audit_pairs
 from medseg_gan.systems.datasetgan.quality.report import quality_report
 from medseg_gan.systems.datasetgan.recipe import Report, TrainSegmenters
-from medseg_gan.systems.datasetgan.report.page import ReportContent, write_report
+from medseg_gan.systems.datasetgan.report.content import ReportContent
+from medseg_gan.systems.datasetgan.report.page import write_report
 from medseg_gan.training.engine import read_stats
 
 PAPER_ROWS = [
@@ -45,8 +47,6 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
     store = SliceStore.open(folders["prepare"])
     generated = SliceStore.open(folders["synthesize"] / "train")
     counts = read_json(folders["prepare"] / "counts.json")
-    done = {name: read_json(where / "done.json") for name, where in folders.items()}
-    last = done["evaluate"]
     rng = numpy_rng(inputs.seed, "report")
     real = _some(rng, store.indices("test", labelled=True), config.pictures)
     fake = np.arange(min(config.pictures, len(generated)))
@@ -66,9 +66,6 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
             title=f"{inputs.recipe}: DatasetGAN on StyleGAN2-ADA",
             table=store.table,
             scores=read_json(folders["evaluate"] / "scores.json"),
-            recipe=inputs.recipe,
-            profile=inputs.profile,
-            command=inputs.nameless_command(phantom=bool(counts["phantom"])),
             headlines=_headlines(training, inverted_slices(folders["annotate"])),
             paper_rows=PAPER_ROWS,
             paper_notes=PAPER_NOTES,
@@ -83,17 +80,10 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
             pools=[{"pool": name, **numbers} for name, numbers in counts["pools"].items()],
             left_out={reason: number for reason, number in counts["left_out"].items() if number},
             phantom=counts["phantom"],
-            stages=[
-                {"name": name, "seconds": record["total_seconds"], "peak_mb": record["peak_mb"]}
-                for name, record in done.items()
-            ],
-            versions={"medseg-gan": last["medseg_gan"], "commit": last["commit"] or "", **last["versions"]},
-            machine=last["processor"] + (f", {last['gpu']}" if "gpu" in last else ""),
-            precision=inputs.precision,
-            settings=(inputs.run / "recipe.yaml").read_text(encoding="utf-8"),
             warnings=_warnings(folders["train_gan"]),
             copies=copies or None,
             trust=quality_report(folders["synthesize"]),
+            **run_facts(inputs, bool(counts["phantom"])),
         ),
     )
 
@@ -101,7 +91,7 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
 def _headlines(training: TrainSegmenters, inverted: np.ndarray | None) -> list[str]:
     drawn = (
         f"Each segmenter seed draws its own {training.few_patients} patients with up to {training.few_slices} slices; "
-        "rows of one seed share them, so differences are paired."
+        "training sets of one seed share them, so differences are paired."
     )
     if inverted is not None:
         drawn = (
@@ -110,7 +100,7 @@ def _headlines(training: TrainSegmenters, inverted: np.ndarray | None) -> list[s
         )
     return [
         drawn,
-        "The checkpoint of every training, of every row alike, is picked on further labelled patients kept aside.",
+        "The checkpoint of every training is picked on further labelled patients kept aside.",
     ]
 
 

@@ -19,12 +19,13 @@ from medseg_gan.report.document import (
     DataTable,
     Document,
     Kind,
-    PictureStrip,
     Section,
     Sentence,
+    Stacks,
     Text,
     write_document,
 )
+from medseg_gan.report.run_facts import run_facts
 from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.layered.paper import paper_tables
 from medseg_gan.systems.layered.recipe import Report, TrainGan
@@ -37,6 +38,9 @@ FLOORS = {
     "centred_disc": "centred disc",
     "grabcut": "GrabCut from a centred rectangle",
 }
+OPENING = 4
+"""Generated images, and as many real ones, that open the page."""
+BASELINE = {"floor: half of the real pictures": "baseline: half of the real images", "floor: ": "baseline: "}
 WATCHED = ("area", "area_sd", "binarisation", "loss_mi_G", "loss_D", "D_accuracy", "loss_F")
 
 
@@ -45,13 +49,13 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
     folders = inputs.folders
     training = inputs.section(TrainGan)
     scores, counts = read_json(folders["evaluate"] / "scores.json"), read_json(folders["prepare"] / "counts.json")
-    done = {name: read_json(where / "done.json") for name, where in folders.items()}
-    last, main = done["evaluate"], next(iter(training.arms))
+    main = next(iter(training.arms))
     write_document(
         folder,
         Document(
             title=f"{inputs.recipe}: improved layered GAN",
             lead=lead(scores, main, counts),
+            opening=opening(scores, main, inputs),
             sections=[
                 score_table(scores, truth_of(counts)),
                 bars(scores),
@@ -63,39 +67,25 @@ def report(config: Report, folder: Path, inputs: Inputs) -> None:
                 *paper_tables(inputs.recipe),
                 data_table(counts),
             ],
-            recipe=inputs.recipe,
-            profile=inputs.profile,
-            command=inputs.nameless_command(phantom=bool(counts["phantom"])),
-            machine=last["processor"] + (f", {last['gpu']}" if "gpu" in last else ""),
-            precision=inputs.precision,
-            versions={"medseg-gan": last["medseg_gan"], "commit": last["commit"] or "", **last["versions"]},
-            stages=[
-                {
-                    "name": name,
-                    "seconds": record["total_seconds"],
-                    "peak_mb": record["peak_mb"],
-                }
-                for name, record in done.items()
-            ],
-            settings=(inputs.run / "recipe.yaml").read_text(encoding="utf-8"),
             data={"scores": scores, "counts": counts},
+            **run_facts(inputs, bool(counts["phantom"])),
         ),
     )
 
 
 def lead(scores: Mapping[str, Any], main: str, counts: Mapping[str, Any]) -> list[Sentence]:
-    """What the reader must know first: labels used, whether the floors are beaten, and by which seeds."""
+    """What the reader must know first: labels used, whether the baselines are beaten, and by which seeds."""
     own = [one for one in scores["trainings"] if one["arm"] == main]
     floors = {key: found["iou"] for key, found in scores["floors"].items()}
     name = max((key for key in floors if key != "grabcut"), key=lambda key: floors[key])
     told = [
+        _above(own, main, f"the best baseline ({FLOORS[name]}, IoU {floors[name]:.3f})", floors[name]),
         Sentence("No mask and no label was used to train the GAN or its segmenters; masks are for the test alone."),
-        _above(own, main, f"the best floor ({FLOORS[name]}, IoU {floors[name]:.3f})", floors[name]),
     ]
     if "grabcut" in floors:
         told.append(
             _above(
-                own, main, f"GrabCut, which sees one picture at a time (IoU {floors['grabcut']:.3f})", floors["grabcut"]
+                own, main, f"GrabCut, which sees one image at a time (IoU {floors['grabcut']:.3f})", floors["grabcut"]
             )
         )
     trivial = [one for one in own if one["attempts"][-1]["trivial"]]
@@ -133,7 +123,7 @@ def truth_of(counts: Mapping[str, Any]) -> str:
 
 
 def score_table(scores: Mapping[str, Any], truth: str) -> DataTable:
-    """Arms beside the ceiling and the floors."""
+    """Arms beside the ceiling and the baselines."""
     rows: list[dict[str, Any]] = []
     for arm, found in scores["arms"].items():
         rows.append({"row": arm, "arm": True, "labels": "none", **found})
@@ -148,18 +138,18 @@ def score_table(scores: Mapping[str, Any], truth: str) -> DataTable:
         ("iou_sd", "± over seeds"),
         ("acc", "ACC"),
         ("miou", "mIoU"),
-        ("iou_img", "IoU, mean over pictures"),
+        ("iou_img", "IoU, mean over images"),
         ("ari", "ARI"),
         ("msc", "MSC"),
         ("nmi", "NMI of E_x"),
         ("F_iou", "IoU of F"),
     ]
     note = (
-        f"{scores['num_test']} test pictures. ACC, IoU of the foreground and mIoU are those of the whole set; F "
+        f"{scores['num_test']} test images. ACC, IoU of the foreground and mIoU are those of the whole set; F "
         "is the segmenter trained in turns with the GAN, the others are U-Nets trained from scratch afterwards. "
         "Nothing is flipped: a mask that shows the background scores as it is."
     )
-    return DataTable("Scores on test pictures", _present(columns, rows), rows, note, "scores", "arm")
+    return DataTable("Scores on test images", _present(columns, rows), rows, note, "scores", "arm", words=BASELINE)
 
 
 def training_table(scores: Mapping[str, Any]) -> DataTable:
@@ -212,14 +202,14 @@ def distance_table(scores: Mapping[str, Any], training: TrainGan) -> DataTable:
         ("gap", "gap"),
         ("restarts", "restarts"),
     ]
-    note = f"{name}, {scores['distance']['n_fake']} generated against {scores['distance']['n_real']} real pictures."
+    note = f"{name}, {scores['distance']['n_fake']} generated against {scores['distance']['n_real']} real images."
     if not scores["distance"]["comparable_to_published_fid"]:
         note += " The features are not those of the published FID; do not compare across tools."
-    return DataTable("Generated pictures", _present(columns, rows), rows, note, "distances")
+    return DataTable("Generated images", _present(columns, rows), rows, note, "distances", words=BASELINE)
 
 
 def bars(scores: Mapping[str, Any]) -> Bars:
-    """IoU of every training against the floors."""
+    """IoU of every training against the baselines."""
     groups = {f"{one['arm']} {one['seed']}": Bar(one["iou"], tuple(one["interval"])) for one in scores["trainings"]}
     if scores["ceiling"]:
         groups["supervised"] = Bar(scores["ceiling"]["iou"], tuple(scores["ceiling"]["interval"]))
@@ -227,36 +217,51 @@ def bars(scores: Mapping[str, Any]) -> Bars:
     return Bars("", groups, "IoU", floors)
 
 
+def opening(scores: Mapping[str, Any], main: str, inputs: Inputs) -> list[Section]:
+    """A strip of generated images with their masks beside real ones, and the small table."""
+    store, test = _test_images(inputs)
+    made, real = _layers(inputs, main, OPENING), test[:: max(1, len(test) // OPENING)][:OPENING]
+    images = [*made["composite"], *_shown(store.images[real])]
+    masks = [*made["mask"], *_masks(store.masks[real])]
+    labels = ["generated"] * len(made["mask"]) + ["real"] * len(real)
+    columns = [("row", "training"), ("iou", "IoU on test images"), ("iou_sd", "± over seeds"), ("labels", "masks used")]
+    columns.append(("image_distance", "distance of its images"))
+    rows = [{"row": arm, "labels": "none", **found} for arm, found in scores["arms"].items()]
+    if scores["ceiling"]:
+        rows.append({"row": "supervised ceiling", "labels": "all", "iou": scores["ceiling"]["iou"]})
+    return [
+        Stacks("", {"image": np.stack(images), "mask": np.stack(masks)}, labels),
+        DataTable("", _present(columns, rows), rows),
+    ]
+
+
 def layer_pictures(config: Report, training: TrainGan, inputs: Inputs) -> list[Section]:
     """Composites, backgrounds, foregrounds and masks of the first seed of every arm."""
-    found: list[Section] = []
-    for arm in training.arms:
-        image, mask, background, foreground = trained_layers(inputs, arm, 0).render(range(config.pictures))
-        layers = {"composite": image, "background": background, "foreground": foreground, "mask": 2 * mask - 1}
-        for name, layer in layers.items():
-            title = f"Layers of {arm}, seed 0" if name == "composite" else ""
-            tiles = [_tile(one) for one in to_uint8(layer).cpu().numpy()]
-            found.append(PictureStrip(title, tiles, caption=name, columns=min(8, config.pictures)))
-    return found
+    return [Stacks(f"Layers of {arm}, seed 0", _layers(inputs, arm, config.pictures)) for arm in training.arms]
+
+
+def _layers(inputs: Inputs, arm: str, count: int) -> dict[str, np.ndarray]:
+    """What the first seed of an arm generates."""
+    image, mask, background, foreground = trained_layers(inputs, arm, 0).render(range(count))
+    layers = {"composite": image, "background": background, "foreground": foreground, "mask": 2 * mask - 1}
+    return {name: _shown(to_uint8(layer).cpu().numpy().transpose(0, 2, 3, 1)) for name, layer in layers.items()}
+
+
+def _test_images(inputs: Inputs) -> tuple[PictureStore, np.ndarray]:
+    """The prepared images, and which of them are for the test and have masks."""
+    store = PictureStore.open(inputs.folders["prepare"])
+    return store, store.indices("test", labelled=True)
 
 
 def test_pictures(config: Report, training: TrainGan, inputs: Inputs) -> list[Section]:
-    """Real test pictures with true and predicted masks."""
-    store = PictureStore.open(inputs.folders["prepare"])
-    test = store.indices("test", labelled=True)
+    """Real test images with true and predicted masks."""
+    store, test = _test_images(inputs)
     chosen = np.sort(numpy_rng(inputs.seed, "report").choice(len(test), min(config.pictures, len(test)), replace=False))
-    images, truth = np.asarray(store.images[test[chosen]]), np.asarray(store.masks[test[chosen]])
-    rows: list[tuple[str, list[np.ndarray]]] = [
-        ("real", [image if image.shape[2] == 3 else image[..., 0] for image in images]),
-        ("true mask", [_mask(mask) for mask in truth]),
-    ]
+    lines = {"real image": _shown(store.images[test[chosen]]), "true mask": _masks(store.masks[test[chosen]])}
     for arm in training.arms:
         pred = np.load(inputs.folders["evaluate"] / "predictions" / f"{arm}-0.npy", allow_pickle=False)[chosen]
-        rows.append((f"{arm}, seed 0", [_mask(mask) for mask in pred]))
-    return [
-        PictureStrip("Test pictures" if not number else "", tiles, caption=name, columns=min(8, config.pictures))
-        for number, (name, tiles) in enumerate(rows)
-    ]
+        lines[f"mask by {arm}, seed 0"] = _masks(pred)
+    return [Stacks("Test images", lines)]
 
 
 def curves(training: TrainGan, folder: Path) -> list[Section]:
@@ -279,10 +284,10 @@ def curves(training: TrainGan, folder: Path) -> list[Section]:
 
 
 def data_table(counts: Mapping[str, Any]) -> Text:
-    """What the pictures are, and what was left out."""
-    items = [f"{split}: {n['pictures']} pictures, {n['labelled']} with masks" for split, n in counts["splits"].items()]
+    """What the images are, and what was left out."""
+    items = [f"{split}: {n['pictures']} images, {n['labelled']} with masks" for split, n in counts["splits"].items()]
     if counts["without_mask"]:
-        items.append(f"{len(counts['without_mask'])} test pictures have no mask and are not scored")
+        items.append(f"{len(counts['without_mask'])} test images have no mask and are not scored")
     return Text("Data", items=[*items, *counts["notes"]])
 
 
@@ -295,14 +300,15 @@ def _present(columns: Sequence[tuple[str, str]], rows: Sequence[Mapping[str, Any
     return [column for column in columns if any(row.get(column[0]) is not None for row in rows)]
 
 
-def _tile(pixels: np.ndarray) -> np.ndarray:
-    """`(C, H, W)` to what a strip takes."""
-    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+def _shown(pixels: np.ndarray) -> np.ndarray:
+    """`(N, H, W, C)` of one or three channels to what a page takes."""
+    pixels = np.asarray(pixels)
+    return pixels[..., 0] if pixels.shape[3] == 1 else pixels
 
 
-def _mask(mask: np.ndarray) -> np.ndarray:
+def _masks(masks: np.ndarray) -> np.ndarray:
     """White foreground on black, grey where nobody said."""
-    return np.choose(np.minimum(mask, 2), [0, 255, 96]).astype(np.uint8)
+    return np.choose(np.minimum(np.asarray(masks), 2), [0, 255, 96]).astype(np.uint8)
 
 
 def _number(path: Path) -> int:

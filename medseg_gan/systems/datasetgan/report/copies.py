@@ -1,4 +1,4 @@
-"""The report on an audit for copies: its verdict, the nearest pairs as images, the distances as a chart."""
+"""What a report tells of an audit for copies: its verdict, its nearest pairs as images, its distances as a chart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 
 from medseg_gan.evaluation.memorisation import Audit
 from medseg_gan.report.charts import Chart, histograms_chart
-from medseg_gan.report.pictures import Strip, tiles
+from medseg_gan.report.document import DataTable, Stacks
+from medseg_gan.report.values import number
+from medseg_gan.systems.datasetgan.report.tables import interval_text
 
 SHOWN = 8
 """Pairs of each measure on the page."""
@@ -46,7 +48,7 @@ def copies_of(
     name_generated: Callable[[int], Mapping[str, Any]],
     name_training: Callable[[int], Mapping[str, Any]],
 ) -> Copies:
-    """An audit with the pictures of its nearest pairs.
+    """An audit with the images of its nearest pairs.
 
     Args:
         audit: what was found.
@@ -109,20 +111,17 @@ GROUP_NAMES = {
 """Groups on the chart; planted copies as marks on its axis."""
 
 
-def pair_strips(copies: Copies) -> dict[str, list[Strip]]:
-    """For each measure a strip of generated slices above their nearest training slices."""
-    return {
-        name: [
-            Strip(
-                [
-                    ("generated", tiles(images, f"generated slices nearest to a training slice by {name}")),
-                    ("nearest training slice", tiles(copies.nearest[name], f"their nearest training slices by {name}")),
-                ]
-            )
-        ]
+def pair_stacks(copies: Copies) -> list[Stacks]:
+    """For each measure its generated slices above their nearest training slices."""
+    return [
+        Stacks(
+            "",
+            {f"generated, nearest by {name}": images, f"nearest training slice by {name}": copies.nearest[name]},
+            heading=f"Nearest pairs by {name}",
+        )
         for name, images in copies.generated.items()
         if len(images)
-    }
+    ]
 
 
 def distances_chart(copies: Copies) -> Chart | None:
@@ -142,24 +141,32 @@ def distances_chart(copies: Copies) -> Chart | None:
     )
 
 
-def measure_lines(copies: Copies) -> list[dict[str, Any]]:
-    """The table of measures: thresholds, flags, medians, and the two comparisons of whole sets."""
-    lines = []
-    for name, one in copies.facts["measures"].items():
+def measure_table(copies: Copies) -> DataTable:
+    """Thresholds, flags, medians, and the two comparisons of whole sets: a line for each, a column for each measure."""
+    measures = copies.facts["measures"]
+
+    def line(name: str, figure: Callable[[Mapping[str, Any]], str]) -> dict[str, str]:
+        return {"figure": name, **{key: figure(one) for key, one in measures.items()}}
+
+    def median(one: Mapping[str, Any], group: str) -> str:
+        return number((one["distance"].get(group) or {}).get("median"))
+
+    def nearer(one: Mapping[str, Any]) -> str:
         share = one["nearer_to_training"]
-        median = {group: (quantiles or {}).get("median") for group, quantiles in one["distance"].items()}
-        lines.append(
-            {
-                "name": name,
-                "near": one["near"],
-                "alone": one["alone"],
-                "flagged": one["flagged"],
-                "median": median,
-                "z": one["z"],
-                "z_ratio": one["z_ratio"],
-                "share": share["share"],
-                "interval": share["interval"],
-                "patients": share["patients"],
-            }
-        )
-    return lines
+        interval = f"\n{interval_text(share['interval'])}" if share["interval"] else ""
+        return number(share["share"]) + interval
+
+    lines = [
+        line("near, below", lambda one: number(one["near"])),
+        line("alone, ratio below", lambda one: number(one["alone"])),
+        line("flagged generated slices", lambda one: number(one["flagged"]["generated"])),
+        line("flagged unseen real slices", lambda one: number(one["flagged"]["unseen"])),
+        line("planted copies found", lambda one: number(one["flagged"]["canaries"])),
+        line("decoys flagged", lambda one: number(one["flagged"]["decoys"])),
+        line("median distance, generated", lambda one: median(one, "generated")),
+        line("median distance, unseen real", lambda one: median(one, "unseen")),
+        line("z (Meehan)", lambda one: number(one["z"], 1)),
+        line("z of the ratio", lambda one: number(one["z_ratio"], 1)),
+        line("nearer to training patients than to unseen ones, 95 % interval", nearer),
+    ]
+    return DataTable("", [("figure", "distance by"), *((name, name) for name in measures)], lines)

@@ -31,11 +31,11 @@ TEST_STYLES: dict[str, dict[str, Any]] = {
 
 
 def rows_chart(scores: Scores) -> Chart | None:
-    """Every row on its test sets, above the floors; None without rows."""
+    """Every row on its test sets, above the baselines; None without rows."""
     rows = scores.get("rows") or []
     floors = scores.get("floors") or {}
     names = list(dict.fromkeys(name for test in floors.values() for name in test or {}))
-    labels = [row_name(scores, row) for row in rows] + [f"floor: {name.replace('_', ' ')}" for name in names]
+    labels = [row_name(scores, row) for row in rows] + [f"baseline: {name.replace('_', ' ')}" for name in names]
     if not rows:
         return None
 
@@ -50,7 +50,7 @@ def rows_chart(scores: Scores) -> Chart | None:
         best = best_floor(scores, "test_r")
         if best:
             axes.axvline(
-                best[1], color=SERIES[0], linestyle="--", linewidth=1, label=f"best floor on test-R: {best[0]}"
+                best[1], color=SERIES[0], linestyle="--", linewidth=1, label=f"best baseline on test-R: {best[0]}"
             )
         if names:
             axes.axhline(len(rows) - 0.5, color=axes.spines["left"].get_edgecolor(), linewidth=0.8)
@@ -60,7 +60,7 @@ def rows_chart(scores: Scores) -> Chart | None:
         axes.set_xlabel(f"{metric_name(scores)}, background included")
         legend(figure, axes)
 
-    alt = f"{metric_name(scores)} of every training set on test-R and test-G, beside the floors"
+    alt = f"{metric_name(scores)} of every training set on test-R and test-G, beside the baselines"
     caption = "Mean over segmenter seeds, protocol clean; the line through a test-R dot is its 95 % interval."
     return chart(draw, 11.0, 1.2 + 0.34 * len(labels), alt, caption)
 
@@ -134,7 +134,7 @@ def classes_chart(scores: Scores, table: LabelTable) -> Chart | None:
         legend(figure, panels[0, 0])
 
     alt = "IoU by class of every training set on test-R and on test-G labelled by the annotator"
-    caption = "IoU by class. The line between the two marks of a row is the gap between generated and real slices."
+    caption = "IoU by class. The line between two marks is the gap between generated and real slices."
     return chart(draw, 11.0, 0.9 + lines * (0.5 + 0.24 * len(rows)), alt, caption)
 
 
@@ -168,7 +168,7 @@ TRAINING_PANELS: tuple[tuple[str, str, tuple[tuple[tuple[str, ...], str], ...]],
         "Fréchet distance",
         ((("frechet_distance[random-conv-v1]",), "random-conv-v1"), (("FID",), "FID")),
     ),
-    ("Diversity of the sample sheet", "share of the real slices'", ((("diversity",), "diversity"),)),
+    ("Diversity of the sample grid", "share of the real slices'", ((("diversity",), "diversity"),)),
     ("Speed", "images / s", ((("img_per_s", "images_per_s"), "training"),)),
 )
 """Title, unit, and for each curve the keys it may have in the statistics with its name."""

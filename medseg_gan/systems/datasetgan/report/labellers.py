@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from medseg_gan.report.document import DataTable
 from medseg_gan.report.values import Record, number
 
 
@@ -26,6 +27,25 @@ def selection_lines(interpreter: Mapping[str, Any]) -> list[Record]:
             }
         )
     return lines
+
+
+def selection_table(interpreter: Mapping[str, Any], metric: str) -> list[DataTable]:
+    """How the labeller was chosen; none where there was no choice."""
+    columns = [
+        ("labeller", "labeller"),
+        ("miou", "left-out slices"),
+        ("behind", "behind the best"),
+        ("verdict", "verdict"),
+        ("held_out", "held-out slices"),
+    ]
+    note = (
+        "Chosen by cross-validation on the annotated slices: a labeller ties with the best where the mean difference "
+        "over "
+        "folds is within its standard error; of those the simplest is taken. Held-out slices: mean "
+        f"{metric} of the folds’ networks."
+    )
+    lines = selection_lines(interpreter)
+    return [DataTable("", columns, lines, note, heading="Choice of the labeller")] if lines else []
 
 
 def calibration_sentence(interpreter: Mapping[str, Any]) -> str:

@@ -155,24 +155,55 @@ def floor_lines(scores: Scores) -> list[Record]:
 
 
 def class_lines(scores: Scores, test: str, measure: str) -> list[Record]:
-    """Per-class values of every row that has them, floors after them.
+    """Per-class values of every row that has them, keyed by class, baselines after them.
 
     Args:
         scores: the scores.
         test: one of `TESTS`.
-        measure: `iou` or `dice`; floors have no Dice.
+        measure: `iou` or `dice`; baselines have no Dice.
     """
-    lines = []
-    for row in scores.get("rows") or []:
-        values = score_of(row, test).get(f"{measure}_per_class")
-        if values:
-            lines.append({"name": row_name(scores, row), "floor": False, "values": [number(value) for value in values]})
-    for name, floor in ((scores.get("floors") or {}).get(test) or {}).items():
-        values = floor.get(f"{measure}_per_class")
-        if values:
-            name = f"floor: {name.replace('_', ' ')}"
-            lines.append({"name": name, "floor": True, "values": [number(value) for value in values]})
-    return lines
+    baselines = (scores.get("floors") or {}).get(test) or {}
+    found = [(row_name(scores, row), score_of(row, test)) for row in scores.get("rows") or []]
+    found += [(f"baseline: {name.replace('_', ' ')}", floor) for name, floor in baselines.items()]
+    classes = scores.get("classes") or []
+    return [
+        {"name": name, **{key: number(value) for key, value in zip(classes, values, strict=False)}}
+        for name, score in found
+        if (values := score.get(f"{measure}_per_class"))
+    ]
+
+
+def short_lines(scores: Scores) -> list[Record]:
+    """The small table that opens the page: test-R with its interval, test-G, and the labels each row cost."""
+    return [
+        {
+            "name": line["name"],
+            "deciding": line["deciding"],
+            "test_r": line["test_r"] + (f"\n{line['interval']}" if line["interval"] != NOT_MEASURED else ""),
+            "test_g": line["test_g_annotator"],
+            "cost": line["real_labels"],
+        }
+        for line in score_lines(scores)
+    ]
+
+
+def volume_lines(scores: Scores) -> list[Record]:
+    """Dice and HD95 of every row's first segmenter on the volumes' own grids, by class."""
+    rows = (scores.get("volumes") or {}).get("rows") or []
+    titles = {row["row"]: row["title"] for row in scores.get("rows") or []}
+    several = several_networks(scores)
+    return [
+        {
+            "name": titles.get(row["row"], row["row"]) + (f" ({row['network']})" if several else ""),
+            "class": name.replace("_", " "),
+            "volumes": number(found.get("volumes")),
+            "missed": number(found.get("missed")),
+            "dice": number(found.get("dice")),
+            "hd95": number(found.get("hd95_mm"), 1),
+        }
+        for row in rows
+        for name, found in row["classes"].items()
+    ]
 
 
 def other_readings(scores: Scores) -> list[Record]:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from medseg_gan.labels import LabelTable
 from medseg_gan.report.charts import SERIES, Chart, chart, is_finite, legend
-from medseg_gan.report.pictures import Strip, overlay, tiles
+from medseg_gan.report.document import Stacks
+from medseg_gan.report.pictures import overlay
 from medseg_gan.report.values import NOT_MEASURED, number, shown
 
 CLASSES = ("good", "partial", "bad")
@@ -154,31 +155,33 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def pair_strips(trust: Trust, table: LabelTable) -> dict[str, tuple[Strip, list[str], str]]:
+def pair_stacks(trust: Trust, table: LabelTable) -> list[Stacks]:
     """The best and the worst pairs of test-G, with a word under each slice where one is needed, and their numbers."""
     half = len(trust.rows) // 2
     parts = {"Most trusted": slice(0, half), "Least trusted": slice(half, None)}
-    return {
-        name: (_strip(trust, part, table), _under(trust, part), _caption(trust, part))
+    return [
+        Stacks(
+            "",
+            _layers(trust, part, table),
+            _under(trust, part),
+            _caption(trust, part),
+            heading=f"{name} pairs of test-G",
+        )
         for name, part in parts.items()
         if half
-    }
-
-
-def _strip(trust: Trust, part: slice, table: LabelTable) -> Strip:
-    images = trust.images[part]
-    lines = [
-        ("generated", tiles(images, "generated slices")),
-        ("factory", tiles(overlay(images, trust.labels[part], table), "the factory's labels")),
     ]
+
+
+def _layers(trust: Trust, part: slice, table: LabelTable) -> dict[str, np.ndarray]:
+    images = trust.images[part]
+    layers = {"generated slice": images, "the factory's labels": overlay(images, trust.labels[part], table)}
     if trust.truth is not None:
-        truth = overlay(images, trust.truth[part], table)
-        lines.append(("annotator", tiles(truth, "the annotator's labels; none where it rejected the slice")))
-    return Strip(lines)
+        layers["the annotator's labels"] = overlay(images, trust.truth[part], table)
+    return layers
 
 
 def _under(trust: Trust, part: slice) -> list[str]:
-    """What stands under each slice: a bare image in the annotator's row would look like an empty label map."""
+    """What stands under each slice: a bare image in the annotator's line would look like an empty label map."""
     wrong = [trust.pairs[row]["wrong"] for row in trust.rows[part].tolist()]
     return [REJECTED if trust.truth is not None and one is None else "" for one in wrong]
 

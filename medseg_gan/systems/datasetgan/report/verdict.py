@@ -41,17 +41,17 @@ def annotator_sentence(scores: Scores) -> str:
     elif kind == "lungs":
         told = f"No person annotated. The labels come from a rule on HU values: {who}."
     elif kind == "inversion":
-        told = f"Nobody painted. The interpreter learnt from {who}, which count in every row it labelled."
+        told = f"Nobody painted. The interpreter learnt from {who}, which count for every training set it labelled."
     else:
         slices, patients = number(annotator.get("real_slices")), number(annotator.get("real_patients"))
         trained = f"trained on {slices} real labelled slices of {patients} patients"
-        told = f"No person annotated. A stand-in did: {who}, {trained}, which count in every row it labelled."
+        told = f"No person annotated. A stand-in did: {who}, {trained}, which count for every training set it labelled."
     name = scores.get("score_name") or "mIoU"
     return told if name == "mIoU" else f"{told} Scores are {name}, not accuracy."
 
 
 def verdicts(scores: Scores) -> list[Verdict]:
-    """Whether the hybrid beats the deciding rows, hybrid minus synthetic, and synthetic above the floors.
+    """Whether the hybrid beats the deciding training sets, hybrid minus synthetic, and synthetic above the floors.
 
     Args:
         scores: as written by the evaluation (`scores.json`); comparisons may name a network.
@@ -68,9 +68,9 @@ def steps_sentence(scores: Scores) -> str:
     """Whether the rows were trained equally long; a ranking of unequally trained rows says little."""
     steps = {row.get("steps") for row in scores.get("rows") or []}
     if len(steps) == 1 and None not in steps:
-        return f"Every row was trained for {number(steps.pop())} optimiser steps."
+        return f"Every segmenter was trained for {number(steps.pop())} optimiser steps."
     if len(steps - {None}) > 1:
-        return "Rows were trained for unequal numbers of optimiser steps, so their order also shows that."
+        return "The segmenters were trained for unequal numbers of optimiser steps, so their order also shows that."
     return ""
 
 
@@ -128,9 +128,11 @@ def _overall(scores: Scores, orderings: Mapping[str, str]) -> Verdict:
 
     found = set(orderings.values())
     if found == {"kept"}:
-        return Verdict(f"T{hybrid[1:]} beats all three deciding rows on test-R: {named('kept')}.", "kept")
+        return Verdict(f"T{hybrid[1:]} beats all three deciding training sets on test-R: {named('kept')}.", "kept")
     if found == {"not measured"}:
-        return Verdict("Whether the hybrid beats the deciding rows on test-R was not measured.", "not measured")
+        return Verdict(
+            "Whether the hybrid beats the deciding training sets on test-R was not measured.", "not measured"
+        )
     parts = {
         "not kept": "it falls behind ",
         "undecided": "no difference can be told from ",
@@ -139,11 +141,13 @@ def _overall(scores: Scores, orderings: Mapping[str, str]) -> Verdict:
     }
     told = "; ".join(words + named(ordering) for ordering, words in parts.items() if ordering in found)
     if "not kept" in found:
-        return Verdict(f"T{hybrid[1:]} does not beat all three deciding rows on test-R: {told}.", "not kept")
+        return Verdict(f"T{hybrid[1:]} does not beat all three deciding training sets on test-R: {told}.", "not kept")
     if "undecided" in found:
-        lead = "beats all three deciding rows on test-R is undecided"
+        lead = "beats all three deciding training sets on test-R is undecided"
         return Verdict(f"Whether {hybrid} {lead}: {told}.", "undecided")
-    return Verdict(f"T{hybrid[1:]} was not compared with all three deciding rows on test-R: {told}.", "not measured")
+    return Verdict(
+        f"T{hybrid[1:]} was not compared with all three deciding training sets on test-R: {told}.", "not measured"
+    )
 
 
 def _against(scores: Scores, key: str, name: str, network: str | None) -> Verdict:
@@ -194,7 +198,7 @@ def _above_floor(scores: Scores, network: str | None) -> list[Verdict]:
         return []
     name, floor = best
     side = "above" if score >= floor else "below"
-    distance = f"{number(abs(score - floor))} {side} the best floor ({name}, {number(floor)})"
+    distance = f"{number(abs(score - floor))} {side} the best baseline ({name}, {number(floor)})"
     title = title_of(scores, "synthetic", "synthetic")
     return [Verdict(f"“{title}” reaches {number(score)} {metric_name(scores)} on test-R, {distance}.", "")]
 
@@ -206,9 +210,8 @@ def _nothing_above_floor(scores: Scores, network: str | None) -> list[Verdict]:
     measured = [score for score in reached if score is not None]
     if best is None or not measured or max(measured) > best[1]:
         return []
-    text = (
-        f"No row reaches the best trivial answer on test-R ({best[0]}, {number(best[1])}): the orderings mean nothing."
-    )
+    name = f"{best[0]}, {number(best[1])}"
+    text = f"No training set reaches the best trivial baseline on test-R ({name}): the orderings mean nothing."
     return [Verdict(text, "")]
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from medseg_gan.labels import LabelTable, lookup_table
-from medseg_gan.systems.datasetgan.report.page import ReportContent
+from medseg_gan.report import document
+from medseg_gan.systems.datasetgan.report.content import ReportContent
+from medseg_gan.systems.datasetgan.report.page import document_of
 
 TITLES = {
     "synthetic": "1000 synthetic pairs",
@@ -204,3 +206,8 @@ def example_content(labels: str = "paper", size: int = 64, score_name: str = "mI
         settings="prepare:\n  size: 64\ntrain_gan:\n  total_kimg: 24\n",
         warnings=["p reached its bound 0.8: the discriminator overfits."],
     )
+
+
+def render(content: ReportContent) -> str:
+    """The page of a content."""
+    return document.render(document_of(content), [])

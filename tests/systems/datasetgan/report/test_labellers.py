@@ -1,8 +1,10 @@
 """The page's words on the choice of the labeller and on calibration."""
 
+from report_example import render
+
 from medseg_gan.labels import lookup_table
+from medseg_gan.systems.datasetgan.report.content import ReportContent
 from medseg_gan.systems.datasetgan.report.labellers import calibration_sentence, selection_lines
-from medseg_gan.systems.datasetgan.report.page import ReportContent, render
 
 SELECTION = {
     "sentence": "image taken: within one standard error of the best",
@@ -36,7 +38,7 @@ def test_the_choice_has_the_whole_width_and_its_words_are_outside_the_table():
     interpreter |= {"per_class_iou": [0.9, 0.8]}
     page = render(ReportContent(title="t", table=lookup_table("lungs"), scores={"interpreter": interpreter}))
     section = page[page.index("The interpreter: agreement") :]
-    table, words, columns = (
-        section.index(text) for text in ("behind the best", '<p class="note">Chosen by', "columns")
+    table, words, classes = (
+        section.index(text) for text in ("behind the best", '<p class="note">Chosen by', "By class")
     )
-    assert table < words < columns < section.index("By class") and "whole image" in section[table:words]
+    assert table < words < classes and "whole image" in section[table:words]

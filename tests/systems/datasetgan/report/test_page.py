@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from report_example import example_content, example_slices
+from report_example import example_content, example_slices, render
 
 from medseg_gan.labels import lookup_table
-from medseg_gan.systems.datasetgan.report.page import ReportContent, plain, report_data, write_report
+from medseg_gan.systems.datasetgan.report.content import ReportContent
+from medseg_gan.systems.datasetgan.report.page import plain, report_data, write_report
 
 NASTY = '<script>alert("x")</script> & $y^{2}_$ 100%'
 
@@ -41,19 +42,28 @@ def test_page_fetches_nothing(report: Path) -> None:
     assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'(?:src|srcset)="([^"]*)"', page))
 
 
-def test_labels_come_first_then_the_verdict_then_the_scores(report: Path) -> None:
-    text = visible((report / "index.html").read_text(encoding="utf-8"))
+def test_verdict_images_and_the_small_table_open_the_page_and_the_rest_folds(report: Path) -> None:
+    page = (report / "index.html").read_text(encoding="utf-8")
+    opened, folded = page[: page.index("<details")], page[page.index("<details") :]
+    assert opened.count("<figure>") == 8 and opened.count(">generated<") == opened.count(">real<") == 4
+    text = visible(opened)
+    assert text.index("is undecided") < text.index("heart") < text.index("real labels it cost")
+    assert re.findall(r'<tr class="deciding"><th scope="row">([^<]*)<', opened) == [
+        "30 real only (3 patients x 10)",
+        "pseudo-label, 30 real + 1000 unlabelled",
+        "30 annotated only",
+    ], "bold are the three that the verdict speaks of"
     places = [
-        text.index(words)
+        visible(folded).index(words)
         for words in (
+            "The verdict in full",
             "288 real labelled slices of 12 patients",
             "means here: slices of the built-in thorax phantom, edition 1",
             "Does the factory pay?",
-            "is undecided",
             "test-R, protocol seed",
-            "Floors",
+            "Baselines",
             "Class by class",
-            "Pictures",
+            "Generated slices with the labels",
             "Training curves",
             "The interpreter",
             "Left out",
@@ -64,9 +74,19 @@ def test_labels_come_first_then_the_verdict_then_the_scores(report: Path) -> Non
     assert places == sorted(places)
 
 
+def test_whole_volumes_have_a_table_where_they_were_scored() -> None:
+    content = example_content(count=2)
+    assert "HD95" not in render(content)
+    classes = {"heart": {"volumes": 3, "missed": 1, "dice": 0.75, "hd95_mm": 12.34}}
+    content.scores["volumes"] = {"rows": [{"row": "hybrid", "network": "unet", "classes": classes}]}
+    assert re.search(r"hybrid|synthetic pairs \+ 30 real heart 3 1 0.750 12.3", visible(render(content)))
+    content.scores["volumes"] = {"rows": None}
+    assert "HD95" not in render(content)
+
+
 def test_paper_figures_are_marked_as_the_papers(report: Path) -> None:
     page = (report / "index.html").read_text(encoding="utf-8")
-    assert '<td class="paper">.762 ± .006</td>' in page
+    assert "<td>.762 ± .006</td>" in page[page.index("The paper’s figures</h2>") :]
     assert "not comparable with ours" in visible(page)
 
 
@@ -140,10 +160,10 @@ def test_missing_pieces_are_not_measured(tmp_path: Path) -> None:
         row["scores"] = {"test_r": {"clean": {"miou": np.float32(score["miou"]), "per_seed": [0.5]}}}
         del row["cost"]
     text = visible(write_report(tmp_path, content).read_text(encoding="utf-8"))
-    assert "Whether the hybrid beats the deciding rows on test-R was not measured." in text
-    assert "Floors: not measured." in text
+    assert "Whether the hybrid beats the deciding training sets on test-R was not measured." in text
+    assert "Baselines: not measured." in text
     assert "no interval" in text
-    hybrid = text[text.index("1000 synthetic pairs + 30 real 3 seeds") :][:80]
+    hybrid = text[text.index("1000 synthetic pairs + 30 real 0.6") :][:60]
     assert "±" not in hybrid  # one value gives no spread
 
 

@@ -2,16 +2,18 @@
 
 import numpy as np
 import pytest
+from report_example import render
 
 from medseg_gan.labels import lookup_table
-from medseg_gan.systems.datasetgan.report.page import ReportContent, render, write_report
+from medseg_gan.systems.datasetgan.report.content import ReportContent
+from medseg_gan.systems.datasetgan.report.page import write_report
 from medseg_gan.systems.datasetgan.report.trust import (
     REJECTED,
     SHOWN,
     Trust,
     best_and_worst,
     error_lines,
-    pair_strips,
+    pair_stacks,
     scatter,
     sentences,
 )
@@ -98,20 +100,21 @@ def test_where_there_is_no_bound_nothing_is_said_of_one(kind, html):
     assert not any("bound" in text.lower() or "They speak" in text for k, text in enumerate(told) if k != 2)
     assert "bound held" in html and "mean bound" in html and "The bound held for" in html
     page = render(ReportContent(title="t", table=TABLE, trust=build(kind=kind, bound=False)))
-    assert "bound held" not in page and "mean bound" not in page and page.count("<th>of the best constant</th>") == 1
+    assert "bound held" not in page and "mean bound" not in page and page.count(">of the best constant</th>") == 1
 
 
 def test_a_slice_that_the_annotator_rejected_is_named_under_its_picture():
     trust = build()
     trust.pairs[trust.rows[2]]["wrong"] = trust.pairs[trust.rows[-1]]["wrong"] = None
-    (_, first, best), (_, last, _) = pair_strips(trust, TABLE).values()
-    assert len(first) == len(last) == SHOWN and first[2] == last[-1] == REJECTED and "rejected" in best
+    best, worst = pair_stacks(trust, TABLE)
+    first, last = best.labels, worst.labels
+    assert len(first) == len(last) == SHOWN and first[2] == last[-1] == REJECTED and "rejected" in best.caption
     for part, under in zip(np.split(trust.rows, 2), (first, last), strict=True):
         assert under == [REJECTED if trust.pairs[row]["wrong"] is None else "" for row in part]
     assert REJECTED in render(ReportContent(title="t", table=TABLE, trust=trust))
-    nobody = pair_strips(build(measured=False), TABLE)
-    assert not any(text for _, under, _ in nobody.values() for text in under)
-    assert "annotator" not in nobody["Most trusted"][2]
+    nobody = pair_stacks(build(measured=False), TABLE)
+    assert not any(text for stacks in nobody for text in stacks.labels)
+    assert "annotator" not in nobody[0].caption
 
 
 def test_counts_of_kept_and_dropped_pairs_are_told_apart(html):
@@ -120,11 +123,11 @@ def test_counts_of_kept_and_dropped_pairs_are_told_apart(html):
 
 
 def test_pictures_name_objections_and_the_text_is_escaped(html):
-    captions = [caption for _, _, caption in pair_strips(build(), TABLE).values()]
+    captions = [stacks.caption for stacks in pair_stacks(build(), TABLE)]
     assert captions[1].endswith("Objections: no heart <b>.") and "Objections" not in captions[0]
     assert "no heart &lt;b&gt;" in html and "no heart <b>" not in html
-    assert len(pair_strips(build(), TABLE)["Most trusted"][0].lines) == 3
-    assert len(pair_strips(build(measured=False), TABLE)["Most trusted"][0].lines) == 2
+    assert len(pair_stacks(build(), TABLE)[0].lines) == 3
+    assert len(pair_stacks(build(measured=False), TABLE)[0].lines) == 2
 
 
 def test_dots_are_drawn_only_where_somebody_labelled():

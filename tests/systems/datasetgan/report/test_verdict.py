@@ -108,7 +108,7 @@ def test_each_network_has_its_own_verdict() -> None:
 def test_synthetic_is_measured_against_the_highest_floor() -> None:
     scores = scores_with()
     assert best_floor(scores, "test_r") == ("position", 0.322)
-    assert "above the best floor (position, 0.322)" in verdict_sentences(scores)[-1]
+    assert "above the best baseline (position, 0.322)" in verdict_sentences(scores)[-1]
 
 
 def test_a_score_against_a_rule_is_never_called_miou_alone() -> None:
@@ -138,4 +138,4 @@ def test_rows_below_the_floors_are_said_to_mean_nothing() -> None:
     for row in scores["rows"]:
         row["scores"]["test_r"]["clean"]["miou"] = 0.01
     first = verdict_sentences(scores)[0]
-    assert first.startswith("No row reaches the best trivial answer") and first.endswith("mean nothing.")
+    assert first.startswith("No training set reaches the best trivial baseline") and first.endswith("mean nothing.")
