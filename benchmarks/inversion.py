@@ -35,6 +35,7 @@ from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.networks.segmenters import predict_labels
 from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.datasetgan.annotation.annotators import collect_accepted
+from medseg_gan.systems.datasetgan.annotation.automatic import stored_annotator
 from medseg_gan.systems.datasetgan.annotation.inversion import (
     Errors,
     invert,
@@ -52,7 +53,7 @@ from medseg_gan.systems.datasetgan.interpreter.settings import TrainInterpreter
 from medseg_gan.systems.datasetgan.recipe import Annotate, Inversion, Prepare, TrainSegmenters
 from medseg_gan.systems.datasetgan.samples.images import ImageSource, Rendered, reserved
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
-from medseg_gan.systems.datasetgan.stages import fit_interpreter, image_source, stored_annotator
+from medseg_gan.systems.datasetgan.stages import fit_interpreter, image_source
 from medseg_gan.systems.plan import open_run
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.pool import run_jobs

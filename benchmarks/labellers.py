@@ -34,6 +34,7 @@ from medseg_gan.machine.seeding import mix_seed
 from medseg_gan.networks.segmenters import predict_labels
 from medseg_gan.running.stages import Inputs
 from medseg_gan.systems.datasetgan.annotation.annotators import collect_accepted
+from medseg_gan.systems.datasetgan.annotation.automatic import stored_annotator
 from medseg_gan.systems.datasetgan.interpreter.agreement import agreement
 from medseg_gan.systems.datasetgan.interpreter.model import Interpreter
 from medseg_gan.systems.datasetgan.interpreter.settings import TrainInterpreter
@@ -41,7 +42,7 @@ from medseg_gan.systems.datasetgan.interpreter.training import train_interpreter
 from medseg_gan.systems.datasetgan.recipe import Annotate, Prepare, TrainSegmenters
 from medseg_gan.systems.datasetgan.samples.images import Rendered, reserved
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
-from medseg_gan.systems.datasetgan.stages import image_source, stored_annotator
+from medseg_gan.systems.datasetgan.stages import image_source
 from medseg_gan.systems.plan import open_run
 from medseg_gan.training.labelled import LabelledSlices, TrainingSource
 from medseg_gan.training.segmenter import load_segmenter, train_many

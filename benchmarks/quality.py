@@ -28,6 +28,7 @@ from medseg_gan.machine.device import processor_name
 from medseg_gan.machine.seeding import mix_seed, numpy_rng
 from medseg_gan.networks.segmenters import predict_labels
 from medseg_gan.running.stages import Inputs
+from medseg_gan.systems.datasetgan.annotation.automatic import stored_annotator
 from medseg_gan.systems.datasetgan.comparison import build_test_sets, draws_of
 from medseg_gan.systems.datasetgan.factory import LabelFactory, write_pairs
 from medseg_gan.systems.datasetgan.interpreter.model import load_interpreter
@@ -38,7 +39,6 @@ from medseg_gan.systems.datasetgan.quality.stage import EXAMPLES, QualityControl
 from medseg_gan.systems.datasetgan.recipe import Prepare, TrainSegmenters
 from medseg_gan.systems.datasetgan.samples.images import Sampling, reserved
 from medseg_gan.systems.datasetgan.segmenter_jobs import training_job
-from medseg_gan.systems.datasetgan.stages import stored_annotator
 from medseg_gan.systems.plan import open_run
 from medseg_gan.training.labelled import StoredSlices, TrainingSource
 from medseg_gan.training.segmenter import load_segmenter, train_many

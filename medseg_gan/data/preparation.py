@@ -157,24 +157,11 @@ def prepare_store(
     try:
         results = list(_prepare_all(everyone, parts, how, window, workers, on_done))
         left_out = sum((Counter(result.left_out) for result in results), Counter[str]())
-        usable = [(case, result) for case, result in zip(everyone, results, strict=True) if result.slices]
-        if not usable:
-            reasons = ", ".join(f"{count} slices: {reason}" for reason, count in left_out.items())
-            raise MedsegError(
-                f"no slice with lung was found in {len(results)} volumes ({reasons}); "
-                "check that they are chest CT in HU, or lower prepare.min_lung_cm2"
-            )
-        results = [result for _, result in usable]
-        hidden = disguise([case for case, _ in usable], [result.digest for result in results])
-        cohort_patients = {case["patient"] for case in hidden if case.get("cohort")}
+        usable, results = _with_slices(everyone, results, left_out)
+        hidden = disguise(usable, [result.digest for result in results])
         derived = set(how.table.classes[1:]) == {"left_lung", "right_lung"}
-        pools = cut_pools(
-            [item for item in _patients(hidden, results) if item.patient not in cohort_patients],
-            seed=seed,
-            test_share=test_share,
-            min_test=min_test,
-            gan_share=gan_share if derived else None,
-        ) | dict.fromkeys(cohort_patients, "annotator")
+        share = gan_share if derived else None
+        pools = _pools_of(hidden, results, seed=seed, test_share=test_share, min_test=min_test, gan_share=share)
         records = _write(folder, hidden, results, pools, window, how.table)
     finally:
         shutil.rmtree(parts, ignore_errors=True)
@@ -186,6 +173,31 @@ def prepare_store(
         "left_out": dict(left_out),
         "outside_window": {"below": below, "above": above},
     }
+
+
+def _pools_of(cases: Sequence[Case], results: Sequence[CaseSlices], **how: Any) -> dict[str, str]:
+    """Pool of every patient: the stand-in's cohort apart, all others by `cut_pools`."""
+    cohort = {case["patient"] for case in cases if case.get("cohort")}
+    others = [item for item in _patients(cases, results) if item.patient not in cohort]
+    return cut_pools(others, **how) | dict.fromkeys(cohort, "annotator")
+
+
+def _with_slices(
+    cases: Sequence[Case], results: Sequence[CaseSlices], left_out: Counter[str]
+) -> tuple[list[Case], list[CaseSlices]]:
+    """The cases that have slices, and those.
+
+    Raises:
+        MedsegError: there is none.
+    """
+    usable = [(case, result) for case, result in zip(cases, results, strict=True) if result.slices]
+    if not usable:
+        reasons = ", ".join(f"{count} slices: {reason}" for reason, count in left_out.items())
+        raise MedsegError(
+            f"no slice with lung was found in {len(results)} volumes ({reasons}); "
+            "check that they are chest CT in HU, or lower prepare.min_lung_cm2"
+        )
+    return [case for case, _ in usable], [result for _, result in usable]
 
 
 def _prepare_all(

@@ -101,10 +101,7 @@ def project(
     assert len(target) == 1 or not s.noise_maps, "images of one batch share the noise maps"
     draws = torch_generator(s.seed, "projection")
     w_mean, w_std = w_statistics(G, s, c)
-    stored = {name: value for name, value in G.synthesis.named_buffers() if name.endswith("noise_const")}
-    noise = {name: value.detach().clone() for name, value in stored.items()}
-    if s.noise_maps:
-        noise = {name: torch.randn(value.shape, generator=draws).to(device) for name, value in stored.items()}
+    noise = first_noise(G, draws if s.noise_maps else None)
     w = w_mean.repeat(len(target), G.num_ws if s.space == "w+" else 1, 1).requires_grad_(True)
     trained = list(noise.values()) if s.noise_maps else []
     optimizer = torch.optim.Adam([w, *(value.requires_grad_(True) for value in trained)], betas=(0.9, 0.999))
@@ -136,6 +133,14 @@ def project(
             image = render(G, w, noise)
     ws = w.detach().expand(-1, G.num_ws, -1).clone()
     return Projection(ws, {name: value.detach() for name, value in noise.items()}, image, mean_image, history)
+
+
+def first_noise(G: Generator, draws: torch.Generator | None) -> dict[str, Tensor]:
+    """Noise maps by name that a search begins with: drawn, or without `draws` copies of the stored ones."""
+    stored = {name: value for name, value in G.synthesis.named_buffers() if name.endswith("noise_const")}
+    if draws is None:
+        return {name: value.detach().clone() for name, value in stored.items()}
+    return {name: torch.randn(value.shape, generator=draws).to(value.device) for name, value in stored.items()}
 
 
 def render(G: Generator, w: Tensor, noise: dict[str, Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,18 +153,7 @@ def write_pairs(
     Raises:
         MedsegError: the folder holds pairs of other settings, or the disk is full.
     """
-    plan = {
-        "version": 1,
-        "sampling": asdict(factory.source.sampling),
-        "weights_sha256": factory.source.weights_sha256,
-        "interpreter_sha256": factory.interpreter_sha256,
-        "first": indices.start,
-        "generated": len(indices),
-        "drop_uncertain": drop_uncertain,
-        "quirk": quirk,
-    }
-    if judge is not None:  # pairs of before there were judges keep their plan
-        plan |= {"judged": True, "drop_by": drop_by}
+    plan = _plan_of(factory, indices, drop_uncertain, quirk, "" if judge is None else drop_by)
     path = folder / "sampling.json"
     if path.exists() and read_json(path) != plan:
         raise MedsegError(
@@ -180,6 +170,23 @@ def write_pairs(
     _assemble(folder, shards, kept, indices, window=window, table=table, spacing=spacing)
     shutil.rmtree(folder / "shards")
     return SliceStore.open(folder)
+
+
+def _plan_of(
+    factory: LabelFactory, indices: range, drop_uncertain: float, quirk: bool, judged_by: str
+) -> dict[str, Any]:
+    """All that decides which pairs a store holds."""
+    plan = {
+        "version": 1,
+        "sampling": asdict(factory.source.sampling),
+        "weights_sha256": factory.source.weights_sha256,
+        "interpreter_sha256": factory.interpreter_sha256,
+        "first": indices.start,
+        "generated": len(indices),
+        "drop_uncertain": drop_uncertain,
+        "quirk": quirk,
+    }
+    return plan | ({"judged": True, "drop_by": judged_by} if judged_by else {})
 
 
 def _generate(
