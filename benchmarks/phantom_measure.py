@@ -188,7 +188,7 @@ def quantile_table(phantom: dict[str, np.ndarray], real: dict[str, np.ndarray] |
 
 def main() -> None:
     """Print the table for a fresh phantom, beside real slices when `--real` names their folder."""
-    parser = argparse.ArgumentParser(prog="python -m medseg_gan.data.phantom.measure", description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks/phantom_measure.py", description=__doc__)
     parser.add_argument("--real", type=Path, help="folder of real CT volumes or slices (NIfTI)")
     parser.add_argument("--phantom", type=Path, help="folder of an existing phantom (default: write one)")
     parser.add_argument("--patients", type=int, default=60)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from medseg_gan.data.phantom.measure import (
+from phantom_measure import (
     TARGETS,
     allowed_deviation,
     measure_slice,
     measure_slices,
     quantile_table,
 )
+
 from medseg_gan.data.phantom.thorax import write_thorax_phantom
 from medseg_gan.errors import MedsegError
 
