@@ -77,7 +77,7 @@ def read_index(folder: Path, name: str, noun: str, version: int) -> dict[str, An
     index = read_json(folder / name)
     found = index.get("version") if isinstance(index, dict) else None
     if found != version:
-        raise MedsegError(f"{folder} was written by another version (layout {found}); make it anew")
+        raise MedsegError(f"{folder} was written by another version (layout {found}); make it again")
     return index
 
 

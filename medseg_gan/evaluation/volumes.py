@@ -33,8 +33,8 @@ def volume_scores(
         dice = compute_dice(ours.float(), theirs.float()).item() if theirs.any() else None
         distance = None
         if ours.any() and theirs.any():
-            with warnings.catch_warnings():  # one channel without a background is meant so
-                warnings.simplefilter("ignore", UserWarning)
+            with warnings.catch_warnings():  # of one channel alone, which is meant, and of its own calls
+                warnings.simplefilter("ignore")
                 distance = compute_hausdorff_distance(
                     ours, theirs, include_background=True, percentile=95, spacing=list(spacing)
                 ).item()

@@ -133,5 +133,5 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, fault: st
         (tmp_path / "cases.json").write_text(json.dumps({**cases, "version": 0}))
     if fault == "truncated":
         (tmp_path / "images.npy").write_bytes((tmp_path / "images.npy").read_bytes()[:-100])
-    with pytest.raises(MedsegError, match="anew"):
+    with pytest.raises(MedsegError, match="again"):
         SliceStore.open(tmp_path)

@@ -468,7 +468,7 @@ def test_lost_quality_is_told_and_damaged_quality_is_one_line(judged: Path, tmp_
 
 
 def test_quality_that_does_not_exist_is_refused(run: Path, judged: Path, tmp_path: Path) -> None:
-    with pytest.raises(MedsegError, match="has not learned; use --rerun synthesize"):
+    with pytest.raises(MedsegError, match="does not have; use --rerun synthesize"):
         synthesize_pairs(run, 4, tmp_path / "out", keep="good")
     with pytest.raises(UsageError, match="--keep god: wanted some of good,partial,bad; did you mean good"):
         synthesize_pairs(judged, 4, tmp_path / "out", keep="god,bad")
